@@ -1,7 +1,7 @@
 """What an error says, and the checks at the public border that say it.
 
-Every refusal reads ``<where>: found <this>, expected <that>. <What to do.>``, so that a reader who did
-not write the code knows what to change.
+Every refusal reads ``<where>: found <this>, expected <that>. <What to do.>``, so that a reader who
+did not write the code knows what to change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
     "unknown_name",
 ]
 
-Shape = Sequence["int | str | None | EllipsisType"]
+Shape = Sequence["int | str | EllipsisType | None"]
 
 
 def refusal(where: str, found: str, expected: str, advice: str = "") -> str:

@@ -22,9 +22,10 @@ __all__ = ["atomic_path", "read_json", "to_plain", "write_json", "write_text"]
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary sibling of `path` to write to; it takes the place of `path` at the end.
 
-    The block may create a file or a folder. If it raises, what it wrote is removed and `path` is as
-    before. The sibling keeps the suffix, starts with a dot and ends up on the same disk, so the move
-    is one step of the file system: a process killed at any moment leaves `path` whole.
+    The block may create a file or a folder. If it raises, what it wrote is removed and `path` is
+    as before. The sibling keeps the suffix, starts with a dot and lies on the same disk, so the
+    move is one step of the file system: a process killed at any moment leaves a file whole. (A
+    folder that replaces an older one takes two: killed between, `path` is missing, never half.)
 
     Parameters
     ----------

@@ -309,8 +309,8 @@ def _check_joinable(first: xr.Dataset, other: xr.Dataset, dim: str) -> None:
             expected = "the same variables and labels in all"
             raise ValueError(refusal("concat", found, expected, "Drop or add what is missing."))
     for name in {**first.variables}:
-        own, its = first[name], other[name]
-        if dim not in own.dims and not own.variable.equals(its.variable):
+        own: Any = first[name].variable
+        if dim not in own.dims and not own.equals(other[name].variable):
             found = f"{name} that differs between parts"
             expected = f"equal {name}, as it does not lie along {dim}"
             raise ValueError(refusal("concat", found, expected, "Select what they share first."))
@@ -338,9 +338,10 @@ def save(responses: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     kind = _kind("save", target)
     writable = check_responses(responses, "save").copy()
-    for labelled in (writable, *writable.variables.values()):
-        labelled.attrs = {str(k): _attribute(v) for k, v in labelled.attrs.items()}
-        labelled.encoding = {}
+    writable.attrs = _attributes(writable.attrs)
+    for variable in writable.variables.values():
+        variable.attrs = _attributes(variable.attrs)
+        variable.encoding = {}
     with atomic_path(target) as part:
         if kind == ".nc":
             writable.to_netcdf(part, engine="h5netcdf")
@@ -358,12 +359,16 @@ def _kind(where: str, path: Path) -> str:
     return path.suffix
 
 
-def _attribute(value: Any) -> Any:
+def _attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
     """HDF5 holds text and numbers; anything deeper is written as JSON text."""
-    plain = to_plain(value)
-    if isinstance(plain, str | float) or (isinstance(plain, int) and not isinstance(plain, bool)):
-        return plain
-    return json.dumps(plain, sort_keys=True)
+    plain = {str(name): to_plain(value) for name, value in attrs.items()}
+    simple = (str, int, float)
+    return {
+        name: value
+        if isinstance(value, simple) and not isinstance(value, bool)
+        else json.dumps(value, sort_keys=True)
+        for name, value in plain.items()
+    }
 
 
 def open_responses(path: str | os.PathLike[str]) -> xr.Dataset:

@@ -21,17 +21,8 @@ import numpy as np
 import xarray as xr
 
 from pcsim.messages import check_array, refusal, unknown_name
-from pcsim.stimulus import (
-    check_labels,
-    check_stimulus,
-    check_time,
-    check_trials,
-    check_values,
-    need_coord,
-    stimulus_array,
-    text_array,
-    trial_coords,
-)
+from pcsim.schema import POPULATIONS, VARIABLES, check_responses, need_coord, text_array
+from pcsim.stimulus import check_stimulus, stimulus_array, trial_coords
 from pcsim.storage import atomic_path, to_plain
 
 __all__ = [
@@ -45,25 +36,6 @@ __all__ = [
     "select",
     "stimulus_array",
 ]
-
-POPULATIONS = (
-    "latent",
-    "error",
-    "weighted_error",
-    "prediction",
-    "precision",
-    "input",
-    "interneuron",
-    "output",
-)
-"""Roles of units. Those that carry one sign of a quantity end in ``_pos`` or ``_neg``."""
-
-VARIABLES = {
-    "rate": ("trial", "time", "unit"),
-    "free_energy": ("trial", "time"),
-    "spike_count": ("trial", "time", "unit"),
-    "lfp": ("trial", "time", "site"),
-}
 
 
 def make_responses(
@@ -137,65 +109,6 @@ def _fitting(where: str, name: str, value: Any, size: int) -> np.ndarray[Any, An
         found, expected = f"{name} of shape {array.shape}", f"shape ({size},) as the rates have"
         raise ValueError(refusal(where, found, expected, f"Give one {name} for each of them."))
     return array
-
-
-def check_responses(responses: Any, where: str = "check_responses") -> xr.Dataset:
-    """Return `responses` unchanged if they obey the schema of this module, else refuse them.
-
-    Raises
-    ------
-    TypeError
-        If it is not a Dataset of floats.
-    ValueError
-        If variables, dimensions, labels or values are not as the schema says.
-
-    Examples
-    --------
-    >>> check_responses(xr.Dataset({"spikes": ("unit", [1.0])}))
-    Traceback (most recent call last):
-    ValueError: check_responses: found variables spikes, expected 'rate'. Build responses with
-    make_responses.
-    """
-    advice = "Build responses with make_responses."
-    if not isinstance(responses, xr.Dataset):
-        found = f"a {type(responses).__name__}"
-        raise TypeError(refusal(where, found, "an xarray.Dataset", advice))
-    if "rate" not in responses.data_vars:
-        present = ", ".join(sorted(map(str, responses.data_vars))) or "none"
-        raise ValueError(refusal(where, f"variables {present}", "'rate'", advice))
-    for name, dims in VARIABLES.items():
-        if name not in responses.data_vars:
-            continue
-        if responses[name].dims != dims:
-            found = f"{name} with dims {responses[name].dims}"
-            raise ValueError(refusal(where, found, f"{dims}", f"Use transpose{dims}."))
-        if name != "spike_count":
-            check_values(where, name, responses[name])
-    check_labels(where, responses)
-    check_trials(where, responses)
-    check_time(where, responses)
-    _check_units(where, responses)
-    return responses
-
-
-def _check_units(where: str, responses: xr.Dataset) -> None:
-    unit = need_coord(where, responses, "unit", ("unit",))
-    if np.unique(unit).size != unit.size:
-        found = "unit labels with repeats"
-        raise ValueError(refusal(where, found, "each once", "Number the units 0 to n - 1."))
-    for name in ("population", "area"):
-        values = need_coord(where, responses, name, ("unit",))
-        if text_array(values).dtype.kind != "U":
-            found = f"{name} of dtype {values.dtype}"
-            raise ValueError(refusal(where, found, "text", f"Name the {name} of every unit."))
-    known = [role + end for role in POPULATIONS for end in ("", "_pos", "_neg")]
-    for role in np.unique(responses.coords["population"].values.astype(str)):
-        if role not in known:
-            raise unknown_name(where, "population", str(role), known)
-    level = need_coord(where, responses, "level", ("unit",))
-    if level.dtype.kind not in "iu" or (level < 0).any():
-        found = f"level of dtype {level.dtype}, from {level.min()}"
-        raise ValueError(refusal(where, found, "integers from 0 on", "Count from the senses."))
 
 
 def select(

@@ -15,8 +15,16 @@ import numpy as np
 import xarray as xr
 
 from pcsim.messages import check_array, check_number, refusal
+from pcsim.schema import (
+    check_labels,
+    check_time,
+    check_trials,
+    check_values,
+    need_coord,
+    text_array,
+)
 
-__all__ = ["check_stimulus", "check_time", "check_trials", "stimulus_array", "text_array"]
+__all__ = ["check_stimulus", "stimulus_array", "trial_coords"]
 
 IMAGE_DIMS = ("trial", "time", "y", "x")
 FEATURE_DIMS = ("trial", "time", "feature")
@@ -90,13 +98,6 @@ def _on_trials(where: str, name: str, value: Any, n_trials: int) -> np.ndarray[A
     return text_array(array)
 
 
-def text_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return text in numpy's own fixed-width type, whatever way a reader brought it; else as is."""
-    if array.dtype.kind in "OT" and all(isinstance(entry, str) for entry in array.flat):
-        return array.astype(np.str_)
-    return array
-
-
 def check_stimulus(stimulus: Any, where: str = "check_stimulus") -> xr.DataArray:
     """Return `stimulus` unchanged if it obeys the schema of this module, else refuse it.
 
@@ -122,70 +123,11 @@ def check_stimulus(stimulus: Any, where: str = "check_stimulus") -> xr.DataArray
         found, expected = f"dims {stimulus.dims}", f"{IMAGE_DIMS} or {FEATURE_DIMS}"
         raise ValueError(refusal(where, found, expected, "Build stimuli with stimulus_array."))
     check_values(where, "stimulus", stimulus)
+    check_labels(where, stimulus)
     check_trials(where, stimulus)
     check_time(where, stimulus)
     _check_frames(where, stimulus)
     return stimulus
-
-
-def check_values(where: str, name: str, array: xr.DataArray) -> None:
-    """Refuse values that are no finite floats, and empty axes."""
-    if array.dtype.kind != "f":
-        found = f"{name} of dtype {array.dtype}"
-        raise TypeError(refusal(where, found, "floats", f"Use {name}.astype(float)."))
-    empty = [str(dim) for dim, size in array.sizes.items() if size == 0]
-    if empty:
-        found = f"{name} with no {' and no '.join(empty)}"
-        raise ValueError(refusal(where, found, "at least one along every dimension"))
-    finite = np.isfinite(array.data)
-    if not bool(finite.all()):
-        n_bad = int(finite.size - finite.sum())
-        found = f"{n_bad} of {array.size} entries of {name} NaN or infinite"
-        raise ValueError(refusal(where, found, "finite numbers", "Drop those trials first."))
-
-
-def check_trials(where: str, labelled: xr.DataArray | xr.Dataset) -> None:
-    """Refuse trials that are not numbered, are numbered twice or have no condition."""
-    trial = need_coord(where, labelled, "trial", ("trial",))
-    if trial.dtype.kind not in "iu":
-        found = f"trial numbers of dtype {trial.dtype}"
-        raise ValueError(refusal(where, found, "integers", "Number the trials 0 to n - 1."))
-    if np.unique(trial).size != trial.size:
-        found = f"trial numbers {_few(trial)} with repeats"
-        raise ValueError(refusal(where, found, "each once", "Number the trials 0 to n - 1."))
-    condition = need_coord(where, labelled, "condition", ("trial",))
-    if text_array(condition).dtype.kind != "U":
-        found = f"condition of dtype {condition.dtype}"
-        raise ValueError(refusal(where, found, "text", "Name the condition of every trial."))
-
-
-def check_time(where: str, labelled: xr.DataArray | xr.Dataset) -> None:
-    """Refuse times that are not finite or do not increase."""
-    time = need_coord(where, labelled, "time", ("time",))
-    advice = "Give seconds from stimulus onset, each once, in order."
-    if time.dtype.kind not in "fiu":
-        found = f"time of dtype {time.dtype}"
-        raise ValueError(refusal(where, found, "seconds as floats", advice))
-    if not np.isfinite(time).all() or not (np.diff(time) > 0).all():
-        found = f"time {_few(time)}"
-        raise ValueError(refusal(where, found, "finite, strictly increasing seconds", advice))
-
-
-def need_coord(
-    where: str, labelled: xr.DataArray | xr.Dataset, name: str, dims: tuple[str, ...]
-) -> np.ndarray[Any, Any]:
-    """Return the values of a coordinate that must be there with these dimensions."""
-    along = f"along {dims[0]}" if dims else "with one value"
-    if name not in labelled.coords:
-        present = ", ".join(sorted(map(str, labelled.coords))) or "none"
-        found, expected = f"coordinates {present}", f"a coordinate {name!r} {along}"
-        raise ValueError(refusal(where, found, expected, "Add it with assign_coords."))
-    coord = labelled.coords[name]
-    if coord.dims != dims:
-        found, expected = f"coordinate {name!r} along {coord.dims}", f"it {along}"
-        raise ValueError(refusal(where, found, expected, "Replace it with assign_coords."))
-    values: np.ndarray[Any, Any] = coord.values
-    return values
 
 
 def _check_frames(where: str, stimulus: xr.DataArray) -> None:
@@ -205,15 +147,6 @@ def _check_frames(where: str, stimulus: xr.DataArray) -> None:
         raise ValueError(refusal(where, found, expected, "Repeat a frame to hold it longer."))
 
 
-def check_labels(where: str, labelled: xr.DataArray | xr.Dataset) -> None:
-    """Refuse labels that are not flat: a MultiIndex, or a coordinate with two dimensions."""
-    for name, coord in labelled.coords.items():
-        if coord.ndim > 1 or (coord.ndim == 1 and coord.to_index().nlevels > 1):
-            found = f"coordinate {name!r} along {coord.dims}"
-            advice = "Give every label a one-dimensional coordinate of its own (reset_index)."
-            raise ValueError(refusal(where, found, "flat labels without levels", advice))
-
-
 def trial_coords(source: xr.DataArray | xr.Dataset | Mapping[str, Any]) -> dict[str, Any]:
     """Return the labels on `trial`, and those that hold for all, of a stimulus or of a mapping."""
     if not isinstance(source, xr.DataArray | xr.Dataset):
@@ -224,8 +157,3 @@ def trial_coords(source: xr.DataArray | xr.Dataset | Mapping[str, Any]) -> dict[
         for name, coord in source.coords.items()
         if coord.dims == ("trial",) or (coord.ndim == 0 and name in kept)
     }
-
-
-def _few(values: np.ndarray[Any, Any]) -> str:
-    shown = ", ".join(f"{value:.6g}" for value in values[:6])
-    return f"[{shown}{', ...' if values.size > 6 else ''}]"

@@ -63,7 +63,7 @@ def check_array(
     shape: Shape | None = None,
     finite: bool = True,
     positive: bool = False,
-) -> NDArray[np.floating[Any]]:
+) -> NDArray[Any]:
     """Return `value` as a float array, refusing what is not one.
 
     Parameters
@@ -111,7 +111,7 @@ def check_array(
     return array
 
 
-def _real_array(where: str, name: str, value: Any) -> NDArray[np.floating[Any]]:
+def _real_array(where: str, name: str, value: Any) -> NDArray[Any]:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):

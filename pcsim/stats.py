@@ -1,0 +1,39 @@
+"""Statistics of the battery: intervals over replicas, corrections, effect sizes, exact tests."""
+
+from __future__ import annotations
+
+from pcsim.stats_bootstrap import (
+    Bootstrap,
+    Sample,
+    bootstrap_p,
+    hierarchical_bootstrap,
+    interval,
+)
+from pcsim.stats_tests import (
+    Jonckheere,
+    McNemar,
+    cohen_dz,
+    holm,
+    jonckheere,
+    ks_similarity,
+    ks_similarity_histogram,
+    mcnemar_exact,
+    rank_biserial,
+)
+
+__all__ = [
+    "Bootstrap",
+    "Jonckheere",
+    "McNemar",
+    "Sample",
+    "bootstrap_p",
+    "cohen_dz",
+    "hierarchical_bootstrap",
+    "holm",
+    "interval",
+    "jonckheere",
+    "ks_similarity",
+    "ks_similarity_histogram",
+    "mcnemar_exact",
+    "rank_biserial",
+]

@@ -314,7 +314,7 @@ def _exact_tail(statistic: float, sizes: Sequence[int], values: Floats) -> float
     weights: Floats = np.ones(1)
     before = sizes[0]
     for n in sizes[1:]:
-        weights = np.convolve(weights, _mann_whitney(before, n))
+        weights = np.asarray(np.convolve(weights, _mann_whitney(before, n)), dtype=np.float64)
         before += n
     return float(min(1.0, weights[round(statistic) :].sum()))
 

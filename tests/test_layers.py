@@ -15,7 +15,7 @@ LINES = (
     "messages nonlinearity filters schema stimulus responses storage provenance model stats "
     "inference whitening normalization",
     "stimuli measures plots protocols data neural",
-    "kinds declaration machine circuit brian deep control",
+    "kinds declaration machine engine circuit brian deep control",
     "catalog verdict hypothesis roster",
     "pool experiment contract",
     "report sweep",

@@ -8,21 +8,40 @@ returns a stimulus (trial, time, y, x) or (trial, time, feature) whose parameter
 from __future__ import annotations
 
 from pcsim.stimuli.bars import bars
+from pcsim.stimuli.dead_leaves import dead_leaves, dead_leaves_stream
+from pcsim.stimuli.eye import eye_movements
 from pcsim.stimuli.gratings import gratings
 from pcsim.stimuli.natural import natural_patches
 from pcsim.stimuli.noise import m_sequence, white_noise
+from pcsim.stimuli.oddball import (
+    ToneScale,
+    cascade_sequence,
+    many_standards_sequence,
+    oddball_sequence,
+)
 from pcsim.stimuli.photographs import PHOTOGRAPHS, Photograph, photographs, preprocess
+from pcsim.stimuli.sequences import natural_sequences
 from pcsim.stimuli.trials import grid
+from pcsim.stimuli.video import video_sequences
 
 __all__ = [
     "PHOTOGRAPHS",
     "Photograph",
+    "ToneScale",
     "bars",
+    "cascade_sequence",
+    "dead_leaves",
+    "dead_leaves_stream",
+    "eye_movements",
     "gratings",
     "grid",
     "m_sequence",
+    "many_standards_sequence",
     "natural_patches",
+    "natural_sequences",
+    "oddball_sequence",
     "photographs",
     "preprocess",
+    "video_sequences",
     "white_noise",
 ]

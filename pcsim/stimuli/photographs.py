@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pcsim.messages import check_array, check_choice, refusal, unknown_name
 
-__all__ = ["PHOTOGRAPHS", "Photograph", "photographs", "preprocess"]
+__all__ = ["PHOTOGRAPHS", "Photograph", "luminance_of", "photographs", "preprocess"]
 
 Floats = NDArray[np.floating[Any]]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".bmp", ".tif", ".tiff")
@@ -106,12 +106,12 @@ def photographs(images: Any = None) -> dict[str, Floats]:
 
 
 def _given(name: str, image: Any) -> Floats:
-    image = check_array("photographs", f"image {name!r}", image, shape=("rows", "columns"))
-    if image.size == 0 or image.min() < 0 or image.max() == 0:
-        found = f"image {name!r} of shape {image.shape}, empty, black or negative"
+    checked = check_array("photographs", f"image {name!r}", image, shape=("rows", "columns"))
+    if checked.size == 0 or checked.min() < 0 or checked.max() == 0:
+        found = f"image {name!r} of shape {checked.shape}, empty, black or negative"
         expected = "luminance of at least 0, not 0 everywhere"
         raise ValueError(refusal("photographs", found, expected, "Give linear luminance."))
-    return image
+    return checked
 
 
 def _packaged(name: str) -> Floats:
@@ -150,16 +150,28 @@ def _read(path: Path) -> Floats:
     except (OSError, SyntaxError, ValueError) as error:
         found, advice = f"a file {path.name!r} that does not open ({error})", "Remove or mend it."
         raise ValueError(refusal("photographs", found, "an image", advice)) from None
-    luminance = _linear(np.clip(coded, 0.0, 1.0))
-    return _given(path.name, luminance @ np.array(REC709) if luminance.ndim == 3 else luminance)
+    return _given(path.name, luminance_of(np.clip(coded, 0.0, 1.0)))
 
 
-def _linear(coded: Floats) -> Floats:
+def luminance_of(coded: Floats) -> Floats:
+    """Return the luminance of pixels coded by sRGB, grey (y, x) or colour (y, x, 3), from 0 to 1.
+
+    Examples
+    --------
+    >>> luminance_of(np.array([[0.0, 0.5, 1.0]])).round(3)
+    array([[0.   , 0.214, 1.   ]])
+    """
     linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
-    return np.asarray(linear)
+    return np.asarray(linear @ np.array(REC709) if coded.ndim == 3 else linear)
 
 
-def preprocess(luminance: Floats, *, kind: str = "luminance", background: float = 0.5) -> Floats:
+def preprocess(
+    luminance: Floats,
+    *,
+    kind: str = "luminance",
+    background: float = 0.5,
+    reference: Floats | None = None,
+) -> Floats:
     r"""Bring a photograph into the range of a stimulus.
 
     "luminance": :math:`L_0 + g (L - \bar L)`, a change of mean and contrast that keeps luminance
@@ -178,6 +190,8 @@ def preprocess(luminance: Floats, *, kind: str = "luminance", background: float 
         "luminance" or "log".
     background
         The mean :math:`L_0` of "luminance".
+    reference
+        Luminance whose mean and spread count, such as a whole video; by default the photograph.
 
     Returns
     -------
@@ -195,14 +209,15 @@ def preprocess(luminance: Floats, *, kind: str = "luminance", background: float 
     array([[0.25, 0.5 ], [0.75, 0.5 ]])
     """
     check_choice("preprocess", "preprocessing", kind, ("luminance", "log"))
-    mean = luminance.mean()
-    if np.ptp(luminance) <= 1e-9 * mean:
+    reference = luminance if reference is None else reference
+    mean = reference.mean()
+    if np.ptp(reference) <= 1e-9 * mean:
         found, advice = "an image of one grey", "Remove it."
         raise ValueError(refusal("preprocess", found, "an image with contrast", advice))
     if kind == "log":
-        logs = np.log(luminance + 0.01 * mean)
-        return np.asarray((logs - logs.mean()) / logs.std())
-    bright = np.quantile(luminance, 1.0 - MAX_CLIPPED)
+        logs = np.log(reference + 0.01 * mean)
+        return np.asarray((np.log(luminance + 0.01 * mean) - logs.mean()) / logs.std())
+    bright = np.quantile(reference, 1.0 - MAX_CLIPPED)
     room = (1.0 - background) / (bright - mean) if bright > mean else np.inf
     gain = min(background / mean, room)
     return np.asarray(np.clip(background + gain * (luminance - mean), 0.0, 1.0))

@@ -1,0 +1,145 @@
+"""H14: responses saturate with contrast while the tuning for orientation keeps its width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
+from pcsim.measures import fit_naka_rushton, half_width
+from pcsim.model import Model
+from pcsim.protocols import fitted_gratings, fitted_units, lacks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["HYPOTHESIS"]
+
+LEVEL = 1
+CONTRASTS = (0.0, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
+ORIENTATIONS = np.arange(12) * np.pi / 12
+LOW, HIGH = 0.12, 1.0
+
+
+def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Dataset]:
+    """Measure contrast response at the best orientation, and tuning at low and high contrast."""
+    units = fitted_units(model, LEVEL, seed=seed, scale=scale)
+    diameter = np.minimum(4.0 * units["sigma"], units["largest"])
+    curve, kept = [], None
+    for contrast in CONTRASTS:
+        response, responses = fitted_gratings(
+            model, units, {"diameter": diameter, "contrast": contrast}, seed=seed
+        )
+        curve.append(response)
+        kept = responses
+    curve = xr.concat(curve, xr.Variable("contrast", list(CONTRASTS))).transpose("unit", ...)
+    fit = fit_naka_rushton(curve, noise=0.05)
+    tuning = {
+        contrast: xr.concat(
+            [
+                fitted_gratings(
+                    model,
+                    units,
+                    {
+                        "diameter": diameter, "contrast": contrast,
+                        "orientation": units["orientation"] + turn,
+                    },
+                    seed=seed,
+                )[0]
+                for turn in ORIENTATIONS
+            ],
+            xr.Variable("orientation", ORIENTATIONS),
+        ).transpose("unit", ...)
+        for contrast in (LOW, HIGH)
+    }  # fmt: skip
+    widths = {contrast: half_width(one, "orientation") for contrast, one in tuning.items()}
+    ratio = widths[LOW] / widths[HIGH]
+    peak = curve.max("contrast")
+    usable = np.isfinite(ratio) & np.isfinite(fit["aic_gain"])
+    evidence = xr.Dataset(
+        {
+            "aic_gain": fit["aic_gain"].fillna(0.0),
+            "width_deviation": np.abs(ratio - 1.0).fillna(0.0),
+            "exponent": fit["n"],
+            "c50": fit["c50"],
+            "curve": curve,
+            "included": (peak > 0.05 * float(np.percentile(peak, 95))) & usable,
+        }
+    )
+    return evidence, kept
+
+
+def saturation(means: Means) -> Any:
+    """Return by how much the Naka-Rushton function is preferred to the straight line (AIC)."""
+    return means["aic_gain"]
+
+
+def same_width(means: Means) -> Any:
+    """Return how far the mean change of the tuning width stays below 10 %."""
+    return 0.1 - means["width_deviation"]
+
+
+def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
+    """Draw mean contrast response functions."""
+    from pcsim.plots import plot_tuning
+
+    for label in ("RB", "RB-gauss", "DN", "LN", "LCA"):
+        curves = []
+        for one in evidence.get(label, ()):
+            units = one.isel(unit=one["included"].values)
+            curves.append((units["curve"] / units["curve"].max("contrast")).mean("unit"))
+        if curves:
+            plot_tuning(xr.concat(curves, "replica"), x="contrast", label=label, ax=ax)
+    ax.set_xlabel("Michelson contrast")
+    ax.set_ylabel("Response (share of peak)")
+    ax.set_ylim(bottom=0.0)
+
+
+HYPOTHESIS = Hypothesis(
+    id="H14",
+    name="Contrast saturation with contrast-invariant tuning",
+    claim=(
+        "Responses saturate with contrast (Naka-Rushton) while the width of orientation tuning stays the "
+        "same. A linear predictive coder cannot do so."
+    ),
+    family="V1",
+    protocol=(
+        "Gratings of 0, 3, 6, 12, 25, 50 and 100 % contrast, four sigma wide, at the preferred orientation "
+        "and spatial frequency, 4 phases, 0.5 s; 12 orientations at 12 and 100 %."
+    ),
+    statistic=(
+        "Mean over units of AIC(straight line) - AIC(Naka-Rushton), taking a standard error of 5 % of "
+        "the unit's largest response for every point; a linear unit gives -4."
+    ),
+    signal="error units of level 1 (output or latent units of models without them)",
+    falsified_if="The straight line is preferred, or the tuning width changes by more than 10 %.",
+    units="AIC",
+    missing=lambda model: lacks(model, LEVEL),
+    observe=observe,
+    variables=("aic_gain", "width_deviation"),
+    combine=saturation,
+    null=0.0,
+    direction=1,
+    reference=Reference(
+        status="remembered",
+        source="V1: n about 2 to 3.5, c50 about 20 to 35 % (Sclar, Maunsell & Lennie 1990).",
+    ),
+    requirements=(
+        Requirement(
+            name="width",
+            statement="The width of orientation tuning changes by less than 10 %.",
+            combine=same_width,
+        ),
+    ),
+    controls=(
+        Control(
+            name="linear",
+            statement="The same circuit with Gaussian priors is linear in contrast.",
+            variant="RB-gauss",
+        ),
+    ),
+    panel=panel,
+)

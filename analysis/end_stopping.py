@@ -1,0 +1,163 @@
+"""H10: error units of V1 are end-stopped because higher areas predict long bars (Rao & Ballard 1999)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
+from pcsim.model import Model, lesion
+from pcsim.protocols import lacks, respond, signal_role, window_mean
+from pcsim.stimuli import bars
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["HYPOTHESIS"]
+
+LENGTHS = np.arange(1, 27)
+"""Pixels, up to the receptive field of level 2."""
+PLATEAU_FROM = 18
+CRITERION = 50.0
+LEVEL = 1
+
+
+def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Dataset]:
+    """Show dark horizontal bars of growing length, with and without feedback."""
+    role = signal_role(model, LEVEL)
+    assert role is not None
+    px_per_deg = float(model.px_per_deg or 16.0)
+    stimulus = bars(
+        model.field_shape, length=LENGTHS / px_per_deg, width=2 / px_per_deg, contrast=-1.0,
+        duration=0.5, px_per_deg=px_per_deg,
+    )  # fmt: skip
+    curves, kept = {}, None
+    for name, tested in (("intact", model), ("cut", lesion(model, feedback_gain=0.0))):
+        responses = respond(tested, stimulus, level=LEVEL, role=role, every=0.05, seed=seed)
+        central = np.abs(responses["x"].values) <= 0.16
+        responses = responses.isel(unit=central)
+        curves[name] = np.abs(window_mean(responses, 0.3, 0.5)).T  # (unit, length)
+        kept = kept or responses
+    index = {name: end_stopping(curve) for name, curve in curves.items()}
+    peak = curves["intact"].max(axis=1)
+    evidence = xr.Dataset(
+        {
+            "stopped": ("unit", (index["intact"] > CRITERION).astype(float)),
+            "stopped_without_feedback": ("unit", (index["cut"] > CRITERION).astype(float)),
+            "index": ("unit", index["intact"]),
+            "index_without_feedback": ("unit", index["cut"]),
+            "optimal_length": ("unit", LENGTHS[curves["intact"].argmax(axis=1)] / px_per_deg),
+            "curve": (("unit", "length"), curves["intact"]),
+            "curve_without_feedback": (("unit", "length"), curves["cut"]),
+            "included": ("unit", peak > 0.05 * np.percentile(peak, 95)),
+        },
+        coords={"length": LENGTHS / px_per_deg},
+    )
+    return evidence, kept
+
+
+def end_stopping(curves: Any) -> Any:
+    """Return 100 (peak - plateau) / peak, the plateau being the mean beyond 18 px; 0 if silent."""
+    peak = curves.max(axis=1)
+    plateau = curves[:, LENGTHS > PLATEAU_FROM].mean(axis=1)
+    return np.where(peak > 0, 100.0 * (peak - plateau) / np.where(peak > 0, peak, 1.0), 0.0)
+
+
+def share(means: Means) -> Any:
+    """Return the share of units that are end-stopped."""
+    return means["stopped"]
+
+
+def halved(means: Means) -> Any:
+    """Return by how much cutting the feedback undercuts half of that share."""
+    return 0.5 * means["stopped"] - means["stopped_without_feedback"]
+
+
+def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
+    """Draw mean normalised length tuning of the columns that have the signal."""
+    from pcsim.plots import plot_tuning
+
+    drawn = {"RB": "curve", "RB (no feedback)": "curve_without_feedback"}
+    drawn |= {label: "curve" for label in ("RB-noise", "LCA")}
+    for label, name in drawn.items():
+        replicas = evidence.get(label.split(" (")[0], ())
+        curves = []
+        for one in replicas:
+            units = one.isel(unit=one["included"].values)
+            peak = units["curve"].max("length")
+            curves.append((units[name] / peak).mean("unit"))
+        if curves:
+            plot_tuning(xr.concat(curves, "replica"), x="length", label=label, ax=ax)
+    ax.set_xlabel("Bar length (deg)")
+    ax.set_ylabel("Response (share of intact peak)")
+    ax.set_ylim(bottom=0.0)
+
+
+HYPOTHESIS = Hypothesis(
+    id="H10",
+    name="End-stopping in error units depends on feedback",
+    claim=(
+        "Error units at level 1 are end-stopped because level 2, trained on natural images, predicts "
+        "long bars better (Rao & Ballard 1999, Nat. Neurosci. 2:79)."
+    ),
+    family="V1",
+    protocol=(
+        "Dark horizontal bars, 2 px wide and 1 to 26 px long, on grey at the centre of the field, 0.5 s; "
+        "response = |rate| averaged from 0.3 to 0.5 s; repeated with the feedback set to 0. Units of the "
+        "central module; included if the peak exceeds 5 % of the population's 95th percentile."
+    ),
+    statistic=(
+        "Share of units with ES > 50, ES = 100 (peak - plateau) / peak, plateau = mean beyond 18 px."
+    ),
+    signal="error units of level 1 (output or latent units of models without them)",
+    falsified_if=(
+        "The share without feedback is not below half of the share with it, or the noise-trained "
+        "control shows at least half of the effect."
+    ),
+    units="share of units",
+    missing=lambda model: lacks(model, LEVEL),
+    observe=observe,
+    variables=("stopped", "stopped_without_feedback", "index", "index_without_feedback"),
+    combine=share,
+    null=0.0,
+    direction=1,
+    rope=(-0.05, 0.05),
+    reference=Reference(
+        value=28 / 32,
+        interval=(0.710, 0.965),
+        status="read",
+        source=(
+            "Rao & Ballard 1999: 28 of 32 model units, 5 without feedback; interval = exact binomial "
+            "95 % for 28/32. Cat: layer 6 inactivation abolishes end-inhibition (Bolz & Gilbert 1986), "
+            "contested by Grieve & Sillito 1991 (29 % of cells unaffected)."
+        ),
+    ),
+    requirements=(
+        Requirement(
+            name="feedback",
+            statement="Without feedback fewer than half as many units are end-stopped.",
+            combine=halved,
+        ),
+    ),
+    controls=(
+        Control(
+            name="noise",
+            statement="The same circuit raised on white noise has learned no long contours.",
+            variant="RB-noise",
+        ),
+        Control(
+            name="untrained",
+            statement="The same circuit with random weights predicts nothing.",
+            variant="RB-untr",
+        ),
+        Control(
+            name="flat",
+            statement="Flat sparse coding is end-stopped by competition, without a hierarchy.",
+            variant="LCA",
+        ),
+    ),
+    panel=panel,
+)

@@ -1,0 +1,31 @@
+"""What protocols of the battery share: whose response is read, where it looks, what it prefers."""
+
+from pcsim.protocols.fields import map_fields, preferences
+from pcsim.protocols.gratings import amplitude, fitted_gratings, fitted_units, size_tuning
+from pcsim.protocols.signals import (
+    OUTPUTS,
+    blank,
+    first_level,
+    lacks,
+    respond,
+    roles_at,
+    signal_role,
+    window_mean,
+)
+
+__all__ = [
+    "OUTPUTS",
+    "amplitude",
+    "blank",
+    "first_level",
+    "fitted_gratings",
+    "fitted_units",
+    "lacks",
+    "map_fields",
+    "preferences",
+    "respond",
+    "roles_at",
+    "signal_role",
+    "size_tuning",
+    "window_mean",
+]

@@ -1,0 +1,94 @@
+"""Whose response a hypothesis reads: the first role that the model has at a level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pcsim.circuit import Circuit
+from pcsim.messages import refusal
+from pcsim.model import Model, lesion
+from pcsim.responses import select
+from pcsim.stimulus import stimulus_array
+
+__all__ = [
+    "OUTPUTS",
+    "blank",
+    "first_level",
+    "lacks",
+    "respond",
+    "roles_at",
+    "signal_role",
+    "window_mean",
+]
+
+OUTPUTS = ("error", "output", "latent")
+"""Roles read by default: error units, or what a model without them sends on."""
+
+
+def blank(model: Model, *, duration: float = 0.02) -> xr.DataArray:
+    """Return one grey trial that fills a model's field.
+
+    Raises
+    ------
+    ValueError
+        If the model sees no images.
+    """
+    if model.field_shape is None:
+        found = f"{type(model).__name__} without a visual field"
+        raise ValueError(refusal("blank", found, "a model that sees images"))
+    grey = np.full((1, 1, *model.field_shape), 0.5)
+    return stimulus_array(grey, frame_duration=duration, px_per_deg=model.px_per_deg)
+
+
+def labels(model: Model) -> list[tuple[int, str]]:
+    """Return level and role of every unit that a model records; none if it sees no images."""
+    if model.field_shape is None:
+        return []
+    units = model.run(blank(model), seed=0)
+    return list(zip(units["level"].values.tolist(), units["population"].values.tolist(), strict=True))
+
+
+def roles_at(model: Model, level: int) -> tuple[str, ...]:
+    """Return the roles of the units that a model has at a level."""
+    return tuple(dict.fromkeys(role for deep, role in labels(model) if deep == level))
+
+
+def signal_role(model: Model, level: int, roles: Sequence[str] = OUTPUTS) -> str | None:
+    """Return the first of `roles` that the model has at `level`, None if it has none."""
+    there = roles_at(model, level)
+    return next((role for role in roles if role in there), None)
+
+
+def first_level(model: Model, roles: Sequence[str] = OUTPUTS) -> int | None:
+    """Return the lowest level at which the model has one of `roles`."""
+    return min((level for level, role in labels(model) if role in roles), default=None)
+
+
+def lacks(model: Model, level: int, roles: Sequence[str] = OUTPUTS) -> str:
+    """Return why a model cannot be read at a level, "" if it can."""
+    if model.field_shape is None:
+        return "it sees no images"
+    if signal_role(model, level, roles) is None:
+        return f"it has no {' or '.join(roles)} units at level {level}"
+    return ""
+
+
+def respond(
+    model: Model, stimulus: xr.DataArray, *, level: int, role: str, every: float, seed: int = 0
+) -> xr.Dataset:
+    """Run a model and keep the units of one role at one level, recorded every `every` seconds."""
+    record = None
+    if isinstance(model, Circuit):
+        record = [p.name for p in model.populations if p.level == level and p.population == role]
+    responses = lesion(model, record_dt=every).run(stimulus, seed=seed, record=record)
+    return select(responses, level=level, population=role)
+
+
+def window_mean(responses: xr.Dataset, start: float, stop: float) -> NDArray[np.float64]:
+    """Return the mean rate between two times in seconds, (trial, unit)."""
+    rate = select(responses, time=slice(start, stop))["rate"]
+    return np.asarray(rate.transpose("trial", "time", "unit").mean("time").to_numpy())

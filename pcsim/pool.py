@@ -117,7 +117,8 @@ class _State:
         """Record a failure; what needs the piece will not be run."""
         self.failures[failure.key] = failure
         for key, job in list(self.waiting.items()):
-            if failure.key in job.needs and self.waiting.pop(key, None):
+            if failure.key in job.needs and key in self.waiting:
+                del self.waiting[key]
                 self.fail(Failure(key, f"not run, because it needs {failure.key}"))
 
 
@@ -246,9 +247,7 @@ def _heard_from(crew: Sequence[_Worker]) -> list[_Worker]:
     return [w for w in busy if w.pipe in ready or w.process.sentinel in ready]
 
 
-def _take_back(
-    state: _State, worker: _Worker, report: Callable[[str, str, float], None]
-) -> None:
+def _take_back(state: _State, worker: _Worker, report: Callable[[str, str, float], None]) -> None:
     job = worker.job
     assert job is not None
     try:

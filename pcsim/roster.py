@@ -164,7 +164,7 @@ def training_stimulus(model: Model, kind: str, *, seed: int, scale: str = "quick
     sources = {"patches": stimuli.natural_patches, "sequences": stimuli.natural_sequences}
     source = sources[check_choice("training_stimulus", "curriculum", curriculum, tuple(sources))]
     n = int(_learner(model, "n_training")[scale])
-    natural = source(model.field_shape, n, px_per_deg=model.px_per_deg, seed=seed)
+    natural: xr.DataArray = source(model.field_shape, n, px_per_deg=model.px_per_deg, seed=seed)
     if kind == "natural":
         return natural
     rng = np.random.default_rng([seed, 1])
@@ -200,9 +200,7 @@ def save_model(model: Model, path: str | Path, source: str) -> None:
         If a field is anything else.
     """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
-    values = {
-        name: _encode(name, value, arrays) for name, value in _changed(model, source).items()
-    }
+    values = {name: _encode(name, value, arrays) for name, value in _changed(model, source).items()}
     with atomic_path(path) as part:
         part.mkdir()
         np.savez(part / "arrays.npz", **arrays)  # type: ignore[arg-type]

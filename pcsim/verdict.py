@@ -1,8 +1,8 @@
 """The verdict on one model under one hypothesis: the rule, the family-wise correction, the table.
 
-The rule is the battery's and is the same code for every hypothesis. It sees numbers only: the effect
-and its interval, the same for every control and for the paired difference, the further requirements,
-the reference. Nothing here knows what a circuit is.
+The rule is the battery's and is the same code for every hypothesis. It sees numbers only: the
+effect and its interval, the same for every control and for the paired difference, the further
+requirements, the reference. Nothing here knows what a circuit is.
 """
 
 from __future__ import annotations

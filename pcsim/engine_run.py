@@ -1,0 +1,335 @@
+"""One run of a circuit, or of its replicas, on one stimulus: frames in, labelled rates out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import array_api_compat
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pcsim.declaration import STIMULUS, Population, Projection
+from pcsim.engine import Integration, as_numpy, largest_stable_dt
+from pcsim.kinds.kind import Array
+from pcsim.machine import Machine
+from pcsim.machine_stack import move_parts, n_replicas_of, stack_parts
+from pcsim.messages import check_array, refusal, unknown_name
+from pcsim.responses import make_responses
+
+__all__ = ["Run", "frames_of_steps", "prepared", "recorded_steps", "unit_labels"]
+
+_GUARD_EVERY = 50
+_SUSPECT = 1e4
+"""A state this many times larger than the stimulus makes the engine look at the time step."""
+
+
+class Run:
+    """A checked circuit (or equal circuits, as replicas) on a checked stimulus.
+
+    Parameters
+    ----------
+    where
+        Name for messages.
+    circuits
+        One, or the replicas; checked.
+    stimulus
+        Checked.
+    record
+        Names of the populations to record; all if None.
+    replicas
+        Whether `circuits` are replicas, even if there is only one.
+    xp, device
+        Array library and device; NumPy if None.
+    """
+
+    def __init__(
+        self,
+        circuits: Sequence[Any],
+        stimulus: xr.DataArray,
+        *,
+        record: Sequence[str] | None = None,
+        replicas: bool = False,
+        xp: Any = None,
+        device: Any = None,
+    ) -> None:
+        circuit = circuits[0]
+        self.where, self.circuit, self.stimulus = type(circuit).__name__, circuit, stimulus
+        self._declared = [(tuple(c.populations), tuple(c.projections)) for c in circuits]
+        stacked = stack_parts(self.where, self._declared)
+        n_stacked = len(circuits) if replicas else None
+        self.n_replicas = n_replicas_of(self.where, stacked[1], n_stacked)
+        self.names = recorded_names(self.where, stacked[0], record)
+        self._to_array = _converter(xp, device)
+        self.parts = move_parts(self.where, stacked, self._to_array, sparse=xp is None)
+        features = _features(self.where, circuits, stimulus)
+        if self.n_replicas and features.ndim == 3:
+            features = np.broadcast_to(features, (self.n_replicas, *features.shape))
+        _check_features(self.where, self.parts[1], features.shape[-1])
+        self.features: NDArray[np.float64] = features
+        self._trusted = _SUSPECT * (1 + float(np.abs(features).max()))
+        self._before: NDArray[np.float64] | None = None
+
+    def through(self, seed: int, *, learn: bool = False) -> xr.Dataset:
+        """Show the whole stimulus once."""
+        dt = self.circuit.dt
+        frame_of = frames_of_steps(self.where, self.stimulus, dt)
+        every, n_recorded = recorded_steps(self.where, self.circuit, len(frame_of))
+        integration = self._start(frame_of, seed)
+        recorder = self._recorder(n_recorded)
+        with np.errstate(all="ignore"):
+            for step in range(len(frame_of)):
+                integration.step(step)
+                if learn:
+                    self.machine.learn()
+                if (step + 1) % every == 0 and (step + 1) // every <= n_recorded:
+                    rates = integration.rates(self.names, step)
+                    self._write(recorder, (step + 1) // every - 1, rates)
+                if (step + 1) % _GUARD_EVERY == 0:
+                    self._guard(integration, step)
+            self._guard(integration, len(frame_of) - 1)
+        return self._responses(recorder, dt * every * np.arange(1, n_recorded + 1))
+
+    def to_rest(self, tol: float, max_time: float) -> xr.Dataset:
+        """Hold the one frame until nothing moves."""
+        dt, n_steps = self.circuit.dt, max(1, int(np.ceil(max_time / self.circuit.dt)))
+        integration = self._start([0] * n_steps, 0)
+        slowest = max(population.kind.slowest for population in self.parts[0])
+        # A signal may still be on its way along every delayed projection, one after the other.
+        longest = sum(wire.n_steps for wire in self.machine.wires())
+        recorder, speed = self._recorder(1), 0.0
+        with np.errstate(all="ignore"):
+            for step in range(n_steps):
+                integration.step(step)
+                if (step + 1) % 10 and step + 1 < n_steps:
+                    continue
+                self._guard(integration, step)
+                largest = _largest(integration.state)
+                speed = _largest(integration.change) / dt * slowest / (1 + largest)
+                if speed < tol and step >= longest:
+                    break
+            else:
+                found = f"states that still move by {speed:.2g} of the largest after {max_time:g} s"
+                raise RuntimeError(
+                    refusal(self.where, found, f"below {tol:g}", "Raise max_time or tol.")
+                )
+            self._write(recorder, 0, integration.rates(self.names, step))
+        return self._responses(recorder, np.array([(step + 1) * dt]))
+
+    def _start(self, frame_of: Sequence[int], seed: int) -> Integration:
+        rng = np.random.default_rng(seed)
+        frames = self._to_array(self.features)
+        self.machine = Machine(*self.parts, frames, frame_of, dt=self.circuit.dt)
+        return Integration(
+            self.machine,
+            self.circuit.integrator,
+            lambda shape: self._to_array(rng.standard_normal(shape)),
+        )
+
+    def _recorder(self, n_recorded: int) -> Array:
+        zeros = self.machine.zeros(sum(p.size for p in self._recorded()))
+        shape = (n_recorded, *zeros.shape)
+        device = array_api_compat.device(zeros)
+        return self.machine.xp.zeros(shape, dtype=zeros.dtype, device=device)
+
+    def _recorded(self) -> list[Population]:
+        return [self.machine.nodes[name].population for name in self.names]
+
+    def _write(self, recorder: Array, number: int, rates: Sequence[Array]) -> None:
+        start = 0
+        for rate in rates:
+            recorder[number, ..., start : start + rate.shape[-1]] = rate
+            start += rate.shape[-1]
+
+    def _responses(self, recorder: Array, time: NDArray[np.float64]) -> xr.Dataset:
+        rate = np.moveaxis(as_numpy(recorder), 0, -2)
+        rate = np.ascontiguousarray(rate).reshape(-1, *rate.shape[-2:])
+        if not np.isfinite(rate).all():
+            found = "rates that are not finite while the states are"
+            advice = "Look at the nonlinearities: one of them overflows."
+            raise RuntimeError(refusal(self.where, found, "finite rates", advice))
+        attrs = {
+            "circuit": self.where,
+            "dt": self.circuit.dt,
+            "integrator": self.circuit.integrator,
+        }
+        trial = self.stimulus if self.n_replicas is None else self._replicated()
+        units = unit_labels(self._recorded())
+        return make_responses(rate, time=time, units=units, trial=trial, attrs=attrs)
+
+    def _replicated(self) -> xr.Dataset:
+        """Return the labels of the trials, repeated for every replica."""
+        n_trials, n_replicas = self.stimulus.sizes["trial"], self.n_replicas or 1
+        coords = self.stimulus.coords
+        labels = {name: c for name, c in coords.items() if c.dims in ((), ("trial",))}
+        order = np.tile(np.arange(n_trials), n_replicas)
+        return (
+            xr.Dataset(coords=labels)
+            .isel(trial=order)
+            .assign_coords(
+                trial=np.arange(order.size),
+                replica=("trial", np.repeat(np.arange(n_replicas), n_trials)),
+            )
+        )
+
+    def _guard(self, integration: Integration, step: int) -> None:
+        """Stop a run whose activity grows because the time step is too large, or by itself."""
+        largest = _largest(integration.state)
+        if largest <= self._trusted:
+            self._before = as_numpy(integration.state).copy()
+            return
+        state = as_numpy(integration.state)
+        worst = np.unravel_index(
+            np.argmax(np.where(np.isnan(state), np.inf, abs(state))), state.shape
+        )
+        stable = self._stable_dt(worst[:-1], self.machine.frame_of[step])
+        if np.isfinite(largest) and stable >= self.circuit.dt:
+            self._trusted = 1e3 * largest
+            return
+        found = f"activity that diverged within {(step + 1) * self.circuit.dt:g} s"
+        expected = f"a time step of at most {stable:.3g} s instead of {self.circuit.dt:g} s"
+        advice = f"Use dataclasses.replace(circuit, dt={stable:.3g})."
+        if stable == 0 or stable >= self.circuit.dt:
+            expected = "a circuit that is stable at some time step"
+            advice = "It grows at any dt: weaken its loops, or raise the leak or prior precision."
+        raise RuntimeError(refusal(self.where, found, expected, advice))
+
+    def _stable_dt(self, worst: tuple[Any, ...], frame: int) -> float:
+        """Return the largest step that is stable for one trial, at zero and before it diverged."""
+        *replica, trial = (int(index) for index in worst)
+        own = self._declared[replica[0] if len(self._declared) > 1 else 0]
+        populations, projections = move_parts(self.where, own, np.asarray, sparse=True)
+        projections = tuple(_one_replica(p, replica) for p in projections)
+        feature = self.features[tuple(replica)][trial][[max(frame, 0)]]
+
+        def build(n_trials: int, dt: float) -> Machine:
+            frames = np.broadcast_to(feature, (n_trials, *feature.shape))
+            quiet = [p if p.delay < dt / 2 else replace(p, sign=0.0) for p in projections]
+            return Machine(populations, quiet, frames, [0], dt=dt)
+
+        references = [np.zeros(self.machine.n_states)]
+        if self._before is not None:
+            references.append(self._before[tuple(replica)][trial])
+        settings = {"integrator": self.circuit.integrator, "dt": self.circuit.dt}
+        return min(largest_stable_dt(build, state, **settings) for state in references)
+
+
+def _one_replica(projection: Projection, replica: Sequence[int]) -> Projection:
+    if replica and np.ndim(projection.weights) == 3:
+        return replace(projection, weights=projection.weights[replica[0]])
+    return projection
+
+
+def _largest(state: Array) -> float:
+    """Return the largest magnitude; infinity if there is anything that is not finite."""
+    if 0 in state.shape:
+        return 0.0
+    largest = float(abs(state).max())
+    return largest if np.isfinite(largest) else np.inf
+
+
+def _converter(xp: Any, device: Any) -> Callable[[Any], Array]:
+    """Return what makes double-precision arrays of the library."""
+    if xp is None:
+        return np.asarray
+    space = array_api_compat.array_namespace(xp.asarray([0.0]))
+    # A copy: libraries that share memory with NumPy refuse arrays that cannot be written.
+    return lambda values: space.asarray(np.array(values), device=device)
+
+
+def prepared(where: str, circuit: Any, stimulus: xr.DataArray) -> NDArray[np.float64]:
+    """Return the checked features (trial, time, feature) that a circuit makes of a stimulus."""
+    shape = circuit.field_shape
+    if shape is not None and "y" in stimulus.dims:
+        seen = (stimulus.sizes["y"], stimulus.sizes["x"])
+        if seen != tuple(shape):
+            found = f"images of {seen[0]} x {seen[1]} pixels"
+            advice = "Make the stimulus with field_shape=circuit.field_shape."
+            raise ValueError(refusal(where, found, f"{shape[0]} x {shape[1]}", advice))
+    size = (stimulus.sizes["trial"], stimulus.sizes["time"], None)
+    features = check_array(where, "the prepared stimulus", circuit.prepare(stimulus), shape=size)
+    return features.astype(np.float64, copy=False)
+
+
+def _features(where: str, circuits: Sequence[Any], stimulus: xr.DataArray) -> NDArray[np.float64]:
+    """Prepare the stimulus for every replica; once if all make the same of it."""
+    first = prepared(where, circuits[0], stimulus)
+    if len(circuits) == 1:
+        return first
+    others = [prepared(where, circuit, stimulus) for circuit in circuits[1:]]
+    if all(np.array_equal(first, other) for other in others):
+        return first
+    return np.stack([first, *others])
+
+
+def _check_features(where: str, projections: Sequence[Projection], n_features: int) -> None:
+    sizes = {p.target: p.weights for p in projections if p.source == STIMULUS}
+    for target, weights in sizes.items():
+        if weights is not None and weights.shape[-1] != n_features:
+            found = f"a stimulus of {n_features} features"
+            expected = f"{weights.shape[-1]}, as the weights to {target!r} take"
+            raise ValueError(refusal(where, found, expected, "Change the stimulus or the weights."))
+
+
+def recorded_names(
+    where: str, populations: Sequence[Population], record: Sequence[str] | None
+) -> list[str]:
+    """Return the names of the populations to record, in the order of the declaration."""
+    known = [population.name for population in populations]
+    if record is None:
+        return known
+    if isinstance(record, str) or not record:
+        found = f"record={record!r}"
+        raise ValueError(refusal(where, found, "a list of population names", f"There are {known}."))
+    for name in record:
+        if name not in known:
+            raise unknown_name(where, "population", name, known)
+    return [name for name in known if name in set(record)]
+
+
+def frames_of_steps(where: str, stimulus: xr.DataArray, dt: float) -> list[int]:
+    """Return the number of the frame shown during each time step; -1 before the first."""
+    onsets, duration = stimulus["time"].values, float(stimulus["frame_duration"])
+    if duration < dt * (1 - 1e-6):
+        found = f"frames of {duration:g} s at a time step of {dt:g} s"
+        raise ValueError(refusal(where, found, "at least one step a frame", "Lower dt."))
+    n_steps = max(1, round((onsets[-1] + duration) / dt))
+    # A step shows the frame that is on when it begins, up to rounding of the onsets.
+    shown = np.searchsorted(onsets, dt * (np.arange(n_steps) + 1e-6), side="right") - 1
+    return [int(number) for number in shown]
+
+
+def recorded_steps(where: str, circuit: Any, n_steps: int) -> tuple[int, int]:
+    """Return the steps between recorded times, and how many of these there are."""
+    every = 1 if circuit.record_dt is None else round(circuit.record_dt / circuit.dt)
+    if every > n_steps:
+        found = f"a stimulus of {n_steps * circuit.dt:g} s"
+        expected = f"at least one record_dt of {circuit.record_dt:g} s"
+        raise ValueError(refusal(where, found, expected, "Show it longer, or lower record_dt."))
+    return every, n_steps // every
+
+
+def unit_labels(populations: Sequence[Population]) -> dict[str, NDArray[Any]]:
+    """Return the labels of the units of these populations, one population after the other."""
+    sizes = [population.size for population in populations]
+    labels = {
+        name: np.repeat([getattr(population, name) for population in populations], sizes)
+        for name in ("name", "population", "level", "area", "layer")
+    }
+    for name in ("x", "y", "channel"):
+        values = [getattr(population, name) for population in populations]
+        if any(value is not None for value in values):
+            text = any(
+                np.asarray(value).dtype.kind in "OU" for value in values if value is not None
+            )
+            blank: Any = "" if text else np.nan
+            columns = [
+                np.full(size, blank) if value is None else np.asarray(value)
+                for value, size in zip(values, sizes, strict=True)
+            ]
+            labels[name] = np.concatenate(columns)
+    if not any(labels["layer"]):
+        del labels["layer"]
+    return labels

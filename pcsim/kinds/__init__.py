@@ -1,0 +1,22 @@
+"""Population kinds: one small class an equation, for arrays and for Brian 2."""
+
+from __future__ import annotations
+
+from pcsim.kinds.divisive import DivisiveNormalization
+from pcsim.kinds.error import Error
+from pcsim.kinds.kind import BrianEquations, Kind
+from pcsim.kinds.latent import Latent
+from pcsim.kinds.leaky import Leaky
+from pcsim.kinds.prediction import Prediction
+from pcsim.kinds.relay import TemporalRelay
+
+__all__ = [
+    "BrianEquations",
+    "DivisiveNormalization",
+    "Error",
+    "Kind",
+    "Latent",
+    "Leaky",
+    "Prediction",
+    "TemporalRelay",
+]

@@ -29,7 +29,7 @@ import xarray as xr
 
 from pcsim.circuit import Circuit, Population, Projection
 from pcsim.filters import difference_of_gaussians, filter_valid, gaussian_window
-from pcsim.inference import GaussianPrior, SparsePrior
+from pcsim.priors import GaussianPrior, SparsePrior
 from pcsim.kinds import Error, Latent
 from pcsim.responses import check_stimulus
 
@@ -102,20 +102,20 @@ class RaoBallard1999(Circuit):
         out = []
         for index, module in enumerate(MODULES):
             x, y = self.positions(index)
+            middle = np.full(N_LATENT, x.mean())
+            own = {"x": middle, "y": np.zeros(N_LATENT), "channel": np.full(N_LATENT, index)}
             out += [
                 Population(
                     name=f"error_0_{module}", kind=Error(tau=None), size=PATCH**2, level=0,
-                    population="error", area="LGN", x=x, y=y, channel=index,
+                    population="error", area="LGN", x=x, y=y, channel=np.full(PATCH**2, index),
                 ),
                 Population(
                     name=f"latent_1_{module}", kind=Latent(tau=self.tau, prior=self.prior(self.alpha)),
-                    size=N_LATENT, level=1, population="latent", area="V1",
-                    x=np.full(N_LATENT, x.mean()), y=np.zeros(N_LATENT), channel=index,
+                    size=N_LATENT, level=1, population="latent", area="V1", **own,
                 ),
                 Population(
                     name=f"error_1_{module}", kind=Error(tau=None), size=N_LATENT, level=1,
-                    population="error", area="V1",
-                    x=np.full(N_LATENT, x.mean()), y=np.zeros(N_LATENT), channel=index,
+                    population="error", area="V1", **own,
                 ),
             ]  # fmt: skip
         top = Latent(tau=self.tau * self.top_precision, prior=self.prior(self.top_alpha))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,7 @@ def train(variant: Variant, *, seed: int, scale: str = "quick") -> Model:
 def training_stimulus(model: Model, kind: str, *, seed: int, scale: str = "quick") -> xr.DataArray:
     """Return what a learner is trained on: natural input, or white noise of the same variance.
 
+    Natural input is patches of photographs, or 4 s of a simulated eye's view of them at 125 Hz.
     White noise has the mean and the pixel variance of the natural input that it stands in for, and
     is clipped to the range of luminance, 0 to 1.
     """
@@ -161,10 +163,11 @@ def training_stimulus(model: Model, kind: str, *, seed: int, scale: str = "quick
     check_choice("training_stimulus", "kind", kind, ("natural", "white_noise"))
     check_choice("training_stimulus", "scale", scale, SCALES)
     curriculum = _learner(model, "curriculum")
-    sources = {"patches": stimuli.natural_patches, "sequences": stimuli.natural_sequences}
+    movies = partial(stimuli.natural_sequences, n_frames=500, frame_duration=0.008)
+    sources = {"patches": stimuli.natural_patches, "sequences": movies}
     source = sources[check_choice("training_stimulus", "curriculum", curriculum, tuple(sources))]
     n = int(_learner(model, "n_training")[scale])
-    natural: xr.DataArray = source(model.field_shape, n, px_per_deg=model.px_per_deg, seed=seed)
+    natural: xr.DataArray = source(model.field_shape, n=n, px_per_deg=model.px_per_deg, seed=seed)
     if kind == "natural":
         return natural
     rng = np.random.default_rng([seed, 1])

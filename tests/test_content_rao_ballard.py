@@ -151,7 +151,7 @@ def test_seeds_give_the_same_and_other_weights(rng):
 
 
 def test_a_field_of_the_wrong_size_is_refused():
-    with pytest.raises(ValueError, match=r"rao_ballard_1999: found .*, expected .*"):
+    with pytest.raises(ValueError, match=r"RaoBallard1999: found .*, expected .*"):
         BASE.run(stimulus_array(np.full((1, 1, 8, 8), 0.5), frame_duration=0.1, px_per_deg=16.0))
 
 

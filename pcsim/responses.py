@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +114,11 @@ def _fitting(where: str, name: str, value: Any, size: int) -> np.ndarray[Any, An
 def select(
     responses: xr.Dataset,
     *,
-    population: str | Iterable[str] | None = None,
-    level: int | Iterable[int] | None = None,
-    area: str | Iterable[str] | None = None,
-    layer: str | Iterable[str] | None = None,
-    condition: str | Iterable[str] | None = None,
+    population: str | Sequence[str] | None = None,
+    level: int | Sequence[int] | None = None,
+    area: str | Sequence[str] | None = None,
+    layer: str | Sequence[str] | None = None,
+    condition: str | Sequence[str] | None = None,
     time: slice | None = None,
 ) -> xr.Dataset:
     """Return the units, trials and times with these labels, in the order they have; never none.
@@ -158,7 +158,7 @@ def select(
 def _with_labels(responses: xr.Dataset, name: str, labels: Any) -> xr.Dataset:
     dim = "trial" if name == "condition" else "unit"
     present = need_coord("select", responses, name, (dim,))
-    wanted = [labels] if isinstance(labels, str) or np.ndim(labels) == 0 else list(labels)
+    wanted = np.atleast_1d(np.asarray(labels)).tolist()
     for label in wanted:
         if not (present == label).any():
             raise unknown_name("select", name, label, map(str, np.unique(present)))

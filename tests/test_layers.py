@@ -12,11 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CONTENT = ("circuits", "analysis", "experiments")
 LINES = (
-    "messages nonlinearity filters schema stimulus responses storage provenance model stats "
-    "inference whitening normalization",
-    "stimuli measures plots protocols data neural",
+    "messages arrays nonlinearity filters schema stimulus responses storage provenance model stats "
+    "hierarchy priors inference learning whitening normalization",
+    "stimuli measures plots data neural",
     "kinds declaration machine engine circuit brian deep control",
-    "catalog verdict hypothesis roster",
+    "catalog verdict hypothesis roster protocols",
     "pool experiment contract",
     "report sweep",
     "cli __main__",

@@ -1,0 +1,175 @@
+"""The laws of hypotheses, and the model that answers with noise by which they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+from zlib import crc32
+
+import numpy as np
+import xarray as xr
+
+from pcsim import catalog, roster
+from pcsim.contract_model import probe
+from pcsim.hypothesis import Hypothesis, judge, observation
+from pcsim.hypothesis_expectations import MARKS
+from pcsim.messages import refusal
+from pcsim.model import Learner
+from pcsim.responses import check_responses, make_responses
+from pcsim.verdict import Outcome, Verdict
+
+__all__ = ["NoiseModel", "hypothesis_laws", "noise_verdict"]
+
+TEXTS = ("id", "name", "claim", "family", "protocol", "statistic", "signal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseModel:
+    """A model with the units of another that answers every stimulus with noise.
+
+    What a hypothesis finds in it comes from the statistic, not from the model.
+    """
+
+    original: Any
+    labels: xr.Dataset
+    """Responses of the original to a probe, whose units and time step are used."""
+    seed: int = 0
+    record_dt: float | None = None
+    """Seconds between recorded times; those of the probe if None."""
+
+    @property
+    def field_shape(self) -> tuple[int, int] | None:
+        """Rows and columns of the original's field."""
+        return cast("tuple[int, int] | None", self.original.field_shape)
+
+    @property
+    def px_per_deg(self) -> float | None:
+        """Pixels per degree of the original."""
+        return cast("float | None", self.original.px_per_deg)
+
+    def run(
+        self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None
+    ) -> xr.Dataset:
+        """Return a random rate for each unit and trial, and a little more for each moment."""
+        labels = self.labels
+        if record is not None and "name" in labels.coords:
+            labels = labels.isel(unit=np.isin(labels["name"].values, list(record)))
+        step = self.record_dt or float(labels["time"][0])
+        end = float(stimulus["time"][-1] + stimulus["frame_duration"])
+        time = step * np.arange(1, max(round(end / step), 1) + 1)
+        shape = (stimulus.sizes["trial"], time.size, labels.sizes["unit"])
+        # A random function of the stimulus: what was shown twice is answered twice alike.
+        rng = np.random.default_rng([self.seed, seed, crc32(stimulus.values.tobytes())])
+        rate = rng.normal(size=(shape[0], 1, shape[2])) + 0.1 * rng.normal(size=shape)
+        units = {str(n): c.values for n, c in labels.coords.items() if c.dims == ("unit",)}
+        units.pop("unit", None)
+        return make_responses(rate, time=time, units=units, trial=stimulus)
+
+
+def hypothesis_laws(hypothesis: Any) -> Iterator[str]:
+    """Yield every law that a hypothesis breaks."""
+    if not isinstance(hypothesis, Hypothesis):
+        found = f"a {type(hypothesis).__name__}"
+        yield refusal("hypothesis", found, "a pcsim.hypothesis.Hypothesis", "Build it with that.")
+        return
+    yield from _text_laws(hypothesis)
+    yield from _expectation_laws(hypothesis)
+    yield from _control_laws(hypothesis)
+    base = _capable(hypothesis)
+    if base is None:
+        advice = "Let `missing` return '' for a model that has the signal."
+        found = "no model of the roster that has the signal"
+        yield refusal(hypothesis.id, found, "one that has it", advice)
+        return
+    labels = base.run(probe(base, n_trials=1, n_frames=1), seed=0)
+    noise = NoiseModel(original=base, labels=labels)
+    yield from _observation_laws(hypothesis, noise)
+    yield from _null_laws(hypothesis, noise)
+
+
+def _text_laws(hypothesis: Hypothesis) -> Iterator[str]:
+    where = hypothesis.id or "hypothesis"
+    for name in TEXTS:
+        if not str(getattr(hypothesis, name)).strip():
+            yield refusal(where, f"an empty {name}", "a sentence", f"Fill in {name}.")
+    falsifier = hypothesis.falsified_if
+    texts = (falsifier,) if isinstance(falsifier, str) else falsifier
+    if not texts or not all(text.strip() for text in texts):
+        advice = "Say which result would refute the claim."
+        yield refusal(where, "an empty falsified_if", "a falsifier", advice)
+    if hypothesis.version < 1:
+        yield refusal(where, f"version {hypothesis.version}", "a version from 1 on", "Count up.")
+    for control in hypothesis.controls:
+        if not control.name.strip() or not control.statement.strip():
+            advice = "Say in a sentence why it must fail."
+            yield refusal(where, f"control {control.name!r} without text", "both texts", advice)
+    if hypothesis.reference.interval is None and hypothesis.reference.value is None:
+        return
+    if not hypothesis.reference.source.strip():
+        advice = "Give the paper and the place in it."
+        yield refusal(where, "a reference number without a source", "its source", advice)
+
+
+def _expectation_laws(hypothesis: Hypothesis) -> Iterator[str]:
+    labels = [variant.label for variant in roster.ROSTER]
+    marks = {label: hypothesis.expected(label) for label in labels}
+    stated = {label: mark for label, mark in marks.items() if mark}
+    if not stated:
+        advice = "Write what you expect of each column before the first run."
+        yield refusal(hypothesis.id, "no expectations", f"marks {' '.join(MARKS)}", advice)
+    for label, mark in stated.items():
+        if mark not in MARKS:
+            expected = f"one of {' '.join(MARKS)}"
+            yield refusal(hypothesis.id, f"expectation {mark!r} for {label}", expected)
+
+
+def _control_laws(hypothesis: Hypothesis) -> Iterator[str]:
+    for control in hypothesis.controls:
+        if control.variant is not None:
+            try:
+                roster.variant(control.variant)
+            except ValueError as error:
+                yield str(error)
+
+
+def _capable(hypothesis: Hypothesis) -> Any:
+    """The first circuit of the roster that has the signal, untrained; None if none has it."""
+    for variant in roster.ROSTER:
+        model = catalog.load("circuits", variant.circuit)
+        if not hypothesis.missing(model):
+            return cast(Any, model).untrained(seed=0) if isinstance(model, Learner) else model
+    return None
+
+
+def _observation_laws(hypothesis: Hypothesis, noise: NoiseModel) -> Iterator[str]:
+    first, responses = observation(hypothesis, noise, seed=5, scale="quick")
+    again, _ = observation(hypothesis, noise, seed=5, scale="quick")
+    if not first.identical(again):
+        advice = "Draw stimuli from np.random.default_rng(seed) alone."
+        found = "other evidence from the same model and seed"
+        yield refusal(f"{hypothesis.id}.observe", found, "the same, bit by bit", advice)
+    if responses is not None:
+        try:
+            check_responses(responses, f"{hypothesis.id}.observe responses")
+        except (TypeError, ValueError) as error:
+            yield str(error)
+
+
+def _null_laws(hypothesis: Hypothesis, noise: NoiseModel) -> Iterator[str]:
+    verdict = noise_verdict(hypothesis, noise)
+    if verdict.verdict in (Outcome.SUPPORTED, Outcome.QUALITATIVE):
+        found = f"{verdict.verdict} (effect {verdict.effect:.3g}) for a model that gives noise"
+        advice = "Compare with a control that shares the selection, or move the null."
+        yield refusal(f"{hypothesis.id} null", found, "no effect", advice)
+
+
+def noise_verdict(hypothesis: Hypothesis, noise: NoiseModel, *, n_replicas: int = 3) -> Verdict:
+    """Judge replicas of a noise model, with other replicas in the place of every control."""
+    evidence = [
+        observation(hypothesis, replace(noise, seed=i), seed=i % n_replicas, scale="quick")[0]
+        for i in range(2 * n_replicas)
+    ]
+    ours, theirs = evidence[:n_replicas], evidence[n_replicas:]
+    controls = {control.name: theirs for control in hypothesis.controls}
+    return judge(hypothesis, "noise", ours, controls, seeds=range(n_replicas), draws=2000)

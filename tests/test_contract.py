@@ -1,0 +1,232 @@
+"""The contract: every content file obeys it, and it finds what does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pcsim import catalog
+from pcsim.contract import (
+    check_experiment,
+    check_file,
+    check_hypothesis,
+    check_model,
+    probe,
+)
+from pcsim.hypothesis import Control, Hypothesis, Reference
+from pcsim.responses import make_responses
+from pcsim.stimulus import check_stimulus
+
+CHECKS = {"circuits": check_model, "analysis": check_hypothesis, "experiments": check_experiment}
+EVERY = [(room, name) for room in CHECKS for name in catalog.names(room)]
+
+
+@pytest.mark.parametrize(("room", "name"), EVERY)
+def test_every_content_file_is_lawful(room, name):
+    assert CHECKS[room](catalog.load(room, name)) == []
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A lawful model of four pixels, and ways to break each law."""
+
+    slip: str = ""
+    field_shape: tuple[int, int] | None = (2, 2)
+    px_per_deg: float | None = 16.0
+    memory: list[Any] = field(default_factory=list)
+
+    def run(self, stimulus, *, seed=0, record=None):
+        if self.slip != "takes NaN":
+            check_stimulus(stimulus, "Toy")
+        rate = stimulus.values.reshape(*stimulus.shape[:2], -1).copy()
+        rng = np.random.default_rng(seed)
+        units = {"population": "output", "level": 0, "x": np.arange(4.0)}
+        if self.slip == "global noise":
+            rate += np.random.default_rng().normal(size=rate.shape)
+        elif self.slip == "mean over trials":
+            rate -= rate.mean(axis=0)
+        elif self.slip == "noise by row":
+            rate += rng.normal(size=rate.shape)
+        elif self.slip == "in place":
+            stimulus.values[:] *= 2
+        elif self.slip == "memory":
+            self.memory.append(seed)
+        elif self.slip == "order by seed":
+            units["x"] = rng.permutation(4) + 0.0
+        elif self.slip == "shape":
+            rate = rate[0]
+        elif self.slip == "takes NaN":
+            rate = np.nan_to_num(rate)
+        trial = {"condition": stimulus.condition.values} if self.slip == "labels" else stimulus
+        time = stimulus.time.values if "time" in stimulus.coords else [0.0]
+        return make_responses(rate, time=time, units=units, trial=trial)
+
+
+def test_lawful_toy():
+    assert check_model(Toy()) == []
+
+
+@pytest.mark.parametrize(
+    ("slip", "words"),
+    [
+        ("global noise", "same seed: found another answer"),
+        ("mean over trials", "trials independent: found rates that move"),
+        ("noise by row", "seed noise by trial number"),
+        ("in place", "input untouched: found a changed stimulus"),
+        ("memory", "model untouched: found a model changed by run"),
+        ("order by seed", "unit order: found x that changes"),
+        ("shape", "model: found ValueError"),
+        ("takes NaN", "bad input refused: found an answer to a stimulus with NaN"),
+        ("labels", "labels: found responses without the stimulus's own 'number'"),
+    ],
+)
+def test_each_slip_is_found(slip, words):
+    assert any(words in law for law in check_model(Toy(slip)))
+
+
+def test_what_cannot_be_pickled_is_found():
+    @dataclass(frozen=True)
+    class Local(Toy):
+        pass
+
+    assert any("no way to pickle it" in law for law in check_model(Local()))
+
+
+def test_what_is_no_model_is_said():
+    assert "expected run, field_shape" in check_model(object())[0]
+    assert "number of features" in check_model(replace(Toy(), field_shape=None))[0]
+
+
+def test_learners_without_a_curriculum_are_found():
+    class Learner(Toy):
+        def fit(self, stimulus, *, seed=0):
+            return self
+
+    assert any("learner: found no curriculum" in law for law in check_model(Learner()))
+
+
+def test_probe_fits_the_model():
+    stimulus = check_stimulus(probe(Toy(), n_trials=5))
+    assert stimulus.shape == (5, 2, 2, 2)
+    assert len(set(stimulus.condition.values)) == 5
+    assert stimulus.identical(probe(Toy(), n_trials=5))
+
+
+def _evidence(model, *, seed, scale):
+    import xarray as xr
+
+    stimulus = probe(model, n_trials=4, seed=seed)
+    rate = model.run(stimulus, seed=seed).rate.values[:, -1]
+    return xr.Dataset(
+        {
+            "effect": ("unit", rate.mean(axis=0)),
+            "always": ("unit", np.abs(rate).mean(axis=0) + 4.0),
+            "included": ("unit", np.ones(rate.shape[1], bool)),
+        }
+    )
+
+
+LAWFUL = Hypothesis(
+    id="X01",
+    name="Mean",
+    claim="The mean is above zero.",
+    family="V1",
+    protocol="Four probes.",
+    statistic="Mean rate.",
+    signal="any",
+    falsified_if="The mean is not above zero.",
+    observe=_evidence,
+    variables=("effect",),
+    controls=(Control(name="linear", statement="It has no feedback.", variant="LN"),),
+    reference=Reference(value=0.7, status="remembered", source="Nobody 1999"),
+    expectations={"RB": "+", "LN": "-"},
+)
+
+
+def test_lawful_hypothesis():
+    assert check_hypothesis(LAWFUL) == []
+
+
+def _drawn_anew(model, *, seed, scale):
+    evidence = _evidence(model, seed=seed, scale=scale)
+    return evidence.assign(effect=evidence.effect + np.random.default_rng().normal())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"claim": " "}, "found an empty claim"),
+        ({"falsified_if": ()}, "found an empty falsified_if"),
+        ({"version": 0}, "found version 0"),
+        ({"expectations": {}}, "before the first run"),
+        ({"expectations": {"RB": "yes"}}, "expectation 'yes' for RB"),
+        ({"controls": (Control(name="a", statement="", variant="LN"),)}, "without text"),
+        ({"controls": (Control(name="a", statement="b", variant="LNN"),)}, "Did you mean 'LN'"),
+        ({"reference": Reference(value=0.7)}, "a reference number without a source"),
+        ({"observe": _drawn_anew}, "other evidence from the same model and seed"),
+        ({"variables": ("absent",)}, "absent"),
+        ({"missing": lambda model: "it never has"}, "no model of the roster"),
+    ],
+)
+def test_each_slip_of_a_hypothesis_is_found(changes, words):
+    found = check_hypothesis(replace(LAWFUL, **changes))
+    assert any(words in law for law in found), found
+
+
+def test_a_statistic_that_finds_an_effect_in_noise_is_caught_by_its_control():
+    # Every model has |rate| + 4: noise in place of the control shows it as well.
+    assert check_hypothesis(replace(LAWFUL, variables=("always",))) == []
+
+
+def _larger_in_the_first_replicas(model, *, seed, scale):
+    evidence = _evidence(model, seed=seed, scale=scale)
+    shift = 4.0 if getattr(model, "seed", 0) < 3 else 0.0
+    return evidence.assign(effect=evidence.effect + shift)
+
+
+def test_an_effect_in_noise_that_no_control_shows_is_found():
+    # The contract's noise models 0 to 2 stand for the model, later ones for the controls.
+    found = check_hypothesis(replace(LAWFUL, observe=_larger_in_the_first_replicas))
+    assert any("X01 null: found QUALITATIVE" in law for law in found), found
+
+
+def test_what_is_no_hypothesis_is_said():
+    assert "expected a pcsim.hypothesis.Hypothesis" in check_hypothesis("H10")[0]
+
+
+@dataclass(frozen=True)
+class Piece:
+    key: str
+
+
+@dataclass(frozen=True)
+class Question:
+    name: str = "question"
+    question: str = "Does it?"
+    scales: Any = field(default_factory=lambda: {"quick": {"seeds": 3}, "full": {"seeds": 5}})
+
+    def pieces(self, settings):
+        return [Piece(f"seed/{i}") for i in range(settings["seeds"])]
+
+
+def test_experiments():
+    assert check_experiment(Question()) == []
+    assert "empty question" in check_experiment(Question(question=""))[0]
+    assert "'full' missing" in check_experiment(Question(scales={"quick": {"seeds": 3}}))[0]
+    no_seeds = {"quick": {"n": 1}, "full": {"seeds": 1}}
+    assert "without seeds" in check_experiment(Question(scales=no_seeds))[0]
+
+
+def test_check_file_knows_the_room(tmp_path, refused):
+    path = tmp_path / "mine.py"
+    path.write_text("MODEL = 3\n")
+    assert check_file(path) == [
+        "model: found a int, expected run, field_shape and px_per_deg. See pcsim.model.Model."
+    ]
+    path.write_text("HYPOTHESIS = 3\n")
+    assert "hypothesis" in check_file(path)[0]
+    path.write_text("x = 3\n")
+    assert "exports MODEL" in refused(check_file, path)

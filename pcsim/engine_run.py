@@ -19,7 +19,15 @@ from pcsim.machine_stack import move_parts, n_replicas_of, stack_parts
 from pcsim.messages import check_array, refusal, unknown_name
 from pcsim.responses import make_responses
 
-__all__ = ["Run", "frames_of_steps", "prepared", "recorded_steps", "unit_labels"]
+__all__ = [
+    "Run",
+    "check_features",
+    "frames_of_steps",
+    "prepared",
+    "recorded_names",
+    "recorded_steps",
+    "unit_labels",
+]
 
 _GUARD_EVERY = 50
 _SUSPECT = 1e4
@@ -67,7 +75,7 @@ class Run:
         features = _features(self.where, circuits, stimulus)
         if self.n_replicas and features.ndim == 3:
             features = np.broadcast_to(features, (self.n_replicas, *features.shape))
-        _check_features(self.where, self.parts[1], features.shape[-1])
+        check_features(self.where, *stacked, features.shape[-1])
         self.features: NDArray[np.float64] = features
         self._trusted = _SUSPECT * (1 + float(np.abs(features).max()))
         self._before: NDArray[np.float64] | None = None
@@ -264,12 +272,22 @@ def _features(where: str, circuits: Sequence[Any], stimulus: xr.DataArray) -> ND
     return np.stack([first, *others])
 
 
-def _check_features(where: str, projections: Sequence[Projection], n_features: int) -> None:
-    sizes = {p.target: p.weights for p in projections if p.source == STIMULUS}
-    for target, weights in sizes.items():
-        if weights is not None and weights.shape[-1] != n_features:
+def check_features(
+    where: str,
+    populations: Sequence[Population],
+    projections: Sequence[Projection],
+    n_features: int,
+) -> None:
+    """Refuse a prepared stimulus that does not fit the projections that read it."""
+    sizes = {population.name: population.size for population in populations}
+    for projection in projections:
+        if projection.source != STIMULUS:
+            continue
+        weights, target = projection.weights, projection.target
+        n_taken = sizes[target] if weights is None else weights.shape[-1]
+        if n_taken != n_features:
             found = f"a stimulus of {n_features} features"
-            expected = f"{weights.shape[-1]}, as the weights to {target!r} take"
+            expected = f"{n_taken}, as the projection to {target!r} takes"
             raise ValueError(refusal(where, found, expected, "Change the stimulus or the weights."))
 
 

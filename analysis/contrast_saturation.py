@@ -22,54 +22,54 @@ LEVEL = 1
 CONTRASTS = (0.0, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
 ORIENTATIONS = np.arange(12) * np.pi / 12
 LOW, HIGH = 0.12, 1.0
+STANDARD_ERROR = 0.05
+"""Of every point of the contrast response, in shares of the largest response."""
 
 
 def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Dataset]:
     """Measure contrast response at the best orientation, and tuning at low and high contrast."""
     units = fitted_units(model, LEVEL, seed=seed, scale=scale)
     diameter = np.minimum(4.0 * units["sigma"], units["largest"])
-    curve, kept = [], None
-    for contrast in CONTRASTS:
-        response, responses = fitted_gratings(
-            model, units, {"diameter": diameter, "contrast": contrast}, seed=seed
-        )
-        curve.append(response)
-        kept = responses
-    curve = xr.concat(curve, xr.Variable("contrast", list(CONTRASTS))).transpose("unit", ...)
-    fit = fit_naka_rushton(curve, noise=0.05)
-    tuning = {
-        contrast: xr.concat(
-            [
-                fitted_gratings(
-                    model,
-                    units,
-                    {
-                        "diameter": diameter, "contrast": contrast,
-                        "orientation": units["orientation"] + turn,
-                    },
-                    seed=seed,
-                )[0]
-                for turn in ORIENTATIONS
-            ],
-            xr.Variable("orientation", ORIENTATIONS),
-        ).transpose("unit", ...)
-        for contrast in (LOW, HIGH)
-    }  # fmt: skip
-    widths = {contrast: half_width(one, "orientation") for contrast, one in tuning.items()}
-    ratio = widths[LOW] / widths[HIGH]
+    contrast = xr.DataArray(list(CONTRASTS), dims="contrast")
+    shown = {"diameter": diameter, "contrast": contrast}
+    curve, responses = fitted_gratings(model, units, shown, seed=seed)
+    curve = curve.assign_coords(contrast=list(CONTRASTS))
+    turns = xr.DataArray(ORIENTATIONS, dims="orientation")
+    levels = xr.DataArray([LOW, HIGH], dims="contrast")
+    turned = {"orientation": units["orientation"] + turns, "contrast": levels}
+    tuning, _ = fitted_gratings(model, units, {"diameter": diameter, **turned}, seed=seed)
+    tuning = tuning.assign_coords(orientation=ORIENTATIONS)
+    width = half_width(tuning, dim="orientation", period=np.pi)
+    ratio = width.isel(contrast=0) / width.isel(contrast=1)
+    fit = fit_naka_rushton(curve)
+    gain = aic_gain(curve, fit)
     peak = curve.max("contrast")
-    usable = np.isfinite(ratio) & np.isfinite(fit["aic_gain"])
     evidence = xr.Dataset(
         {
-            "aic_gain": fit["aic_gain"].fillna(0.0),
+            "aic_gain": gain.fillna(0.0),
             "width_deviation": np.abs(ratio - 1.0).fillna(0.0),
             "exponent": fit["n"],
             "c50": fit["c50"],
             "curve": curve,
-            "included": (peak > 0.05 * float(np.percentile(peak, 95))) & usable,
+            "included": (peak > 0.05 * float(np.percentile(peak, 95)))
+            & np.isfinite(ratio)
+            & np.isfinite(gain),
         }
     )
-    return evidence, kept
+    return evidence, responses
+
+
+def aic_gain(curve: xr.DataArray, fit: xr.Dataset) -> xr.DataArray:
+    """Return AIC(line) - AIC(Naka-Rushton) for a known standard error of each point.
+
+    With Gaussian noise of known size AIC is chi squared plus twice the number of parameters: 2 for
+    the line, 4 for the Naka-Rushton function.
+    """
+    line = fit["slope"] * curve["contrast"] + fit["intercept"]
+    total = ((curve - curve.mean("contrast")) ** 2).sum("contrast")
+    excess = ((curve - line) ** 2).sum("contrast") - (1.0 - fit["r_squared"]) * total
+    peak = curve.max("contrast")
+    return excess / (STANDARD_ERROR * peak.where(peak > 0)) ** 2 - 4.0
 
 
 def saturation(means: Means) -> Any:

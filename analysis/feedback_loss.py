@@ -36,10 +36,10 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
     effects = {
         "centre": change(intact.isel(size=best), cut.isel(size=best)),
         "surround": change(intact.isel(size=twice), cut.isel(size=twice)),
-        "size": np.log2(diameter.isel(size=cut.argmax("size")) / diameter.isel(size=best)),
-        "suppression": suppression(cut) - suppression(intact),
+        "size_change": np.log2(diameter.isel(size=cut.argmax("size")) / diameter.isel(size=best)),
+        "suppression_change": suppression(cut) - suppression(intact),
     }
-    signs = {"centre": -1, "surround": 1, "size": 1, "suppression": -1}
+    signs = {"centre": -1, "surround": 1, "size_change": 1, "suppression_change": -1}
     score = sum((sign * effects[name] > 0).astype(float) for name, sign in signs.items())
     return xr.Dataset(
         {
@@ -49,7 +49,7 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
             "diameter": diameter,
             "included": peak > 0.05 * float(np.percentile(peak, 95)),
         }
-    ).drop_vars("gain_", errors="ignore")
+    )
 
 
 def change(before: xr.DataArray, after: xr.DataArray) -> xr.DataArray:
@@ -113,7 +113,7 @@ HYPOTHESIS = Hypothesis(
     units="share of the intact response",
     missing=lambda model: lacks(model, LEVEL),
     observe=observe,
-    variables=("centre", "surround", "size", "suppression", "score"),
+    variables=("centre", "surround", "size_change", "suppression_change", "score"),
     combine=centre_change,
     null=0.0,
     direction=-1,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["HYPOTHESIS"]
 
 LEVEL = 1
+PATTERNS = ("centre", "iso", "cross", "alone")
 
 
 def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Dataset]:
@@ -26,19 +27,17 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
     curve = size_tuning(model, units, seed=seed)
     peak = curve["response"].max("size")
     best = curve["diameter"].isel(size=curve["response"].argmax("size"))
-    with_surround = {
-        "centre": {"diameter": best},
-        "iso": {"diameter": best, "surround_contrast": 1.0},
-        "cross": {
-            "diameter": best, "surround_contrast": 1.0,
-            "surround_orientation": units["orientation"] + 0.5 * np.pi,
-        },
-        "alone": {"diameter": best, "contrast": 0.0, "surround_contrast": 1.0},
-    }  # fmt: skip
-    shown, kept = {}, None
-    for name, parameters in with_surround.items():
-        shown[name], responses = fitted_gratings(model, units, parameters, seed=seed)
-        kept = kept or responses
+    pattern = {"pattern": list(PATTERNS)}
+    shown = {
+        "diameter": best,
+        "contrast": xr.DataArray([1.0, 1.0, 1.0, 0.0], pattern, dims="pattern"),
+        "surround_contrast": xr.DataArray([0.0, 1.0, 1.0, 1.0], pattern, dims="pattern"),
+        "surround_orientation": units["orientation"]
+        + xr.DataArray([0.0, 0.0, 0.5 * np.pi, 0.0], pattern, dims="pattern"),
+    }
+    response, responses = fitted_gratings(model, units, shown, seed=seed)
+    response = response.assign_coords(pattern)
+    shown = {name: response.sel(pattern=name, drop=True) for name in PATTERNS}
     centre = shown["centre"].where(shown["centre"] > 0, 1.0)
     plateau = curve["response"].isel(size=slice(-2, None)).mean("size")
     safe = peak.where(peak > 0, 1.0)
@@ -54,7 +53,7 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
             "included": (peak > 0.05 * float(np.percentile(peak, 95))) & (shown["centre"] > 0),
         }
     )
-    return evidence, kept
+    return evidence, responses
 
 
 def mean_suppression(means: Means) -> Any:

@@ -92,14 +92,16 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
         responses = responses.isel(unit=near, time=responses["time"].values > SETTLED)
         spectra[name] = power_spectrum(responses, segment=1.0)
     power = spectra["natural"].sel(frequency=slice(*BAND)).mean("frequency")
+    included = power > 0.05 * float(np.percentile(power, 95))
+    heard = spectra["natural"].where(included, 1.0)
     return xr.Dataset(
         {
-            "variation": spectral_variation(spectra["natural"], band=BAND),
-            "variation_noise": spectral_variation(spectra["noise"], band=BAND),
-            "slope": spectral_slope(spectra["natural"], band=BAND)["slope"],
+            "variation": spectral_variation(spectra["natural"], band=BAND).fillna(0.0),
+            "variation_noise": spectral_variation(spectra["noise"], band=BAND).fillna(0.0),
+            "slope": spectral_slope(heard, band=BAND)["slope"],
             "spectrum": spectra["natural"],
             "spectrum_noise": spectra["noise"],
-            "included": power > 0.05 * float(np.percentile(power, 95)),
+            "included": included,
         }
     )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,7 +46,7 @@ class LocallyCompetitive(Circuit):
     """(416, 128) atoms of unit norm."""
     threshold: float = 1.0
     """lambda, in standard deviations of the input at the window's centre."""
-    input_gain: float = 46.0
+    input_gain: float = 47.7
     """Brings filtered natural input to unit variance at the window's centre."""
     tau: float = 0.01
     """Time constant, seconds."""
@@ -86,22 +87,13 @@ class LocallyCompetitive(Circuit):
         """Drive through the atoms, competition through their overlaps."""
         overlap = self.dictionary.T @ self.dictionary - np.eye(N_UNITS)
         return (
-            Projection(
-                source="stimulus", target="latent", weights=self.dictionary.T, port="drive"
-            ),
+            Projection(source="stimulus", target="latent", weights=self.dictionary.T, port="drive"),
             Projection(source="latent", target="latent", weights=overlap, port="inhibition"),
         )
 
     def prepare(self, stimulus: xr.DataArray) -> Any:
         """Filter the image by a difference of Gaussians and window it: (trial, time, 416)."""
-        shape = (*stimulus.shape[:2], *self.field_shape)
-        images = Circuit.prepare(self, stimulus).reshape(shape)
-        kernel = difference_of_gaussians(
-            2 * MARGIN + 1, sigma_center=1.3, sigma_surround=2.08, weight=1.0
-        )
-        return self.input_gain * (filter_valid(images, kernel) * patch_window()).reshape(
-            *shape[:2], -1
-        )
+        return self.input_gain * (Circuit.prepare(self, stimulus) - 0.5) @ retina(self.field_shape)
 
     def untrained(self, *, seed: int) -> LocallyCompetitive:
         """Return the same circuit with the random dictionary that training would start from."""
@@ -147,6 +139,17 @@ def patch_window() -> Any:
             window[:, start : start + PATCH[0]], column
         )
     return window
+
+
+@cache
+def retina(field_shape: tuple[int, int]) -> Any:
+    """Return the filter and the window as one matrix, (pixels of the field, 416)."""
+    n = field_shape[0] * field_shape[1]
+    kernel = difference_of_gaussians(
+        2 * MARGIN + 1, sigma_center=1.3, sigma_surround=2.08, weight=1.0
+    )
+    filtered = filter_valid(np.eye(n).reshape(n, *field_shape), kernel)
+    return (filtered * patch_window()).reshape(n, -1)
 
 
 MODEL = LocallyCompetitive()

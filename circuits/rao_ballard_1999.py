@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,9 +30,8 @@ import xarray as xr
 
 from pcsim.circuit import Circuit, Population, Projection
 from pcsim.filters import difference_of_gaussians, filter_valid, gaussian_window
-from pcsim.priors import GaussianPrior, SparsePrior
 from pcsim.kinds import Error, Latent
-from pcsim.responses import check_stimulus
+from pcsim.priors import GaussianPrior, SparsePrior
 
 __all__ = ["MODEL", "RaoBallard1999"]
 
@@ -74,7 +74,7 @@ class RaoBallard1999(Circuit):
     """Kurtotic prior; False takes the Gaussian prior of equal curvature at 0 (a linear model)."""
     feedback_gain: float = 1.0
     """Gain of the prediction from level 2; 0 cuts the feedback."""
-    input_gain: float = 46.0
+    input_gain: float = 47.7
     """Brings filtered natural input to unit variance at the window's centre."""
     tau: float = 0.02
     """Time constant of the latents of level 1, seconds."""
@@ -169,7 +169,7 @@ class RaoBallard1999(Circuit):
 
     def prepare(self, stimulus: xr.DataArray) -> Any:
         """Filter the image by a difference of Gaussians and window it: (trial, time, 768)."""
-        return self.input_gain * window_patches(stimulus, self.field_shape)
+        return self.input_gain * (Circuit.prepare(self, stimulus) - 0.5) @ retina(self.field_shape)
 
     def untrained(self, *, seed: int) -> RaoBallard1999:
         """Return the same circuit with the random weights that training would start from."""
@@ -182,8 +182,7 @@ class RaoBallard1999(Circuit):
         The filtered images are scaled to unit variance at the window's centre, whatever their
         statistics, so that a circuit raised on noise learns at the same input power.
         """
-        patches = window_patches(stimulus, self.field_shape)
-        patches = patches.reshape(-1, len(MODULES), PATCH**2)
+        patches = self.prepare(stimulus).reshape(-1, len(MODULES), PATCH**2)
         window = gaussian_window((PATCH, PATCH), 4.8)
         patches = patches / np.sqrt((patches**2).mean() / (window**2).mean())
         rng = np.random.default_rng([seed, 1982])
@@ -236,20 +235,17 @@ class RaoBallard1999(Circuit):
         return replace(self, weights=lower, top_weights=upper)
 
 
-def window_patches(stimulus: xr.DataArray, field_shape: tuple[int, int]) -> Any:
-    """Return the filtered, windowed patches of every frame, (trial, time, 3 * 256)."""
-    stimulus = check_stimulus(stimulus, where="rao_ballard_1999")
-    if stimulus.shape[2:] != field_shape:
-        raise ValueError(
-            f"rao_ballard_1999: found a stimulus of shape {stimulus.shape}, expected images of "
-            f"{field_shape}. Make it with field_shape=model.field_shape."
-        )
-    kernel = difference_of_gaussians(2 * MARGIN + 1, sigma_center=1.3, sigma_surround=2.08, weight=1.0)
-    filtered = filter_valid(stimulus.to_numpy(), kernel)
+@cache
+def retina(field_shape: tuple[int, int]) -> Any:
+    """Return the filter and the windows as one matrix, (pixels of the field, 3 * 256)."""
+    n = field_shape[0] * field_shape[1]
+    kernel = difference_of_gaussians(
+        2 * MARGIN + 1, sigma_center=1.3, sigma_surround=2.08, weight=1.0
+    )
+    filtered = filter_valid(np.eye(n).reshape(n, *field_shape), kernel)
     window = gaussian_window((PATCH, PATCH), 4.8)
     columns = [slice(start, start + PATCH) for start in range(0, 2 * OFFSET + 1, OFFSET)]
-    patches = np.stack([filtered[..., column] * window for column in columns], axis=2)
-    return patches.reshape(*patches.shape[:2], -1)
+    return np.stack([filtered[..., column] * window for column in columns], axis=1).reshape(n, -1)
 
 
 MODEL = RaoBallard1999()

@@ -36,9 +36,7 @@ def test_linear_nonlinear_rests_at_the_rectified_filter_output(rng):
 
 
 def test_divisive_normalization_rests_at_equation_10(rng):
-    model = load(
-        "carandini_heeger_2012", gain=0.7, exponent=1.6, semisaturation=0.4, record_dt=2.0
-    )
+    model = load("carandini_heeger_2012", gain=0.7, exponent=1.6, semisaturation=0.4, record_dt=2.0)
     stimulus = images(rng, model, duration=2.0)
     powers = np.maximum(0.7 * model.prepare(stimulus)[:, 0] @ model.filters.T, 0) ** 1.6
     expected = powers / (0.4**1.6 + powers @ model.pool.T)

@@ -94,15 +94,21 @@ def test_learning_follows_the_gradient_of_the_energy(rng):
     weights = torch.tensor(model.weights, requires_grad=True)
     top_weights = torch.tensor(model.top_weights, requires_grad=True)
     loss = energy(
-        torch, model, torch.tensor(patches), weights, top_weights, torch.tensor(r), torch.tensor(top)
+        torch,
+        model,
+        torch.tensor(patches),
+        weights,
+        top_weights,
+        torch.tensor(r),
+        torch.tensor(top),
     )
     (loss / 5).backward()
     # The rate is divided by the curvature in the weights where that exceeds 1.
     power = model.precision * np.linalg.norm(r.transpose(1, 0, 2), 2, axis=(1, 2)) ** 2 / 5
     top_power = model.top_precision * np.linalg.norm(top, 2) ** 2 / 5
     expected = -1e-3 / max(1.0, power.max()) * (weights.grad.numpy() + 0.3 * model.weights)
-    top_expected = -1e-3 / max(1.0, top_power) * (
-        top_weights.grad.numpy() + 0.3 * model.top_weights
+    top_expected = (
+        -1e-3 / max(1.0, top_power) * (top_weights.grad.numpy() + 0.3 * model.top_weights)
     )
     np.testing.assert_allclose(moved.weights - model.weights, expected, atol=1e-12)
     np.testing.assert_allclose(moved.top_weights - model.top_weights, top_expected, atol=1e-12)

@@ -82,13 +82,9 @@ def fitted_gratings(
     grid = xr.broadcast(xr.DataArray(np.arange(units.sizes["unit"]), dims="unit"), *shown.values())
     dims = ("unit", *(d for d in grid[0].dims if d not in ("unit", "phase")), "phase")
     grid = [one.transpose(*dims) for one in grid]
-    flat = {
-        name: one.to_numpy().ravel() for name, one in zip(shown, grid[1:], strict=True)
-    }
-    stimulus = gratings(
-        model.field_shape, **flat, duration=DURATION, px_per_deg=model.px_per_deg
-    )
-    level, role = int(units["level"]), str(units["role"])
+    flat = {name: one.to_numpy().ravel() for name, one in zip(shown, grid[1:], strict=True)}
+    stimulus = gratings(model.field_shape, **flat, duration=DURATION, px_per_deg=model.px_per_deg)
+    level, role = int(units["level"].item()), str(units["role"].item())
     responses = respond(model, stimulus, level=level, role=role, every=0.05, seed=seed)
     steady = window_mean(responses, STEADY, DURATION)
     which = units["index"].to_numpy()[grid[0].to_numpy().ravel()]

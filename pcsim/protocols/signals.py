@@ -49,7 +49,9 @@ def labels(model: Model) -> list[tuple[int, str]]:
     if model.field_shape is None:
         return []
     units = model.run(blank(model), seed=0)
-    return list(zip(units["level"].values.tolist(), units["population"].values.tolist(), strict=True))
+    return list(
+        zip(units["level"].values.tolist(), units["population"].values.tolist(), strict=True)
+    )
 
 
 def roles_at(model: Model, level: int) -> tuple[str, ...]:

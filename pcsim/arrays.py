@@ -12,7 +12,15 @@ from array_api_compat import array_namespace, device, is_array_api_obj, is_numpy
 
 from pcsim.messages import check_array, refusal
 
-__all__ = ["Array", "as_array", "as_parameter", "constant", "one_namespace", "resolution"]
+__all__ = [
+    "Array",
+    "as_array",
+    "as_float",
+    "as_parameter",
+    "constant",
+    "one_namespace",
+    "resolution",
+]
 
 Array = Any
 """An array of any library that follows the Array API standard."""
@@ -89,6 +97,17 @@ def one_namespace(where: str, **arrays: Any) -> Any:
         found = ", ".join(f"{name} of {dtype}" for name, dtype in dtypes.items())
         raise ValueError(refusal(where, found, "one type of number", "Convert them to one type."))
     return next(iter(owners.values()), array_namespace(np.zeros(0)))
+
+
+def as_float(value: Array) -> float:
+    """Return an array of one number as a float, outside any record of derivatives.
+
+    Examples
+    --------
+    >>> as_float(np.array(0.7))
+    0.7
+    """
+    return float(getattr(value, "detach", lambda: value)())
 
 
 def constant(value: Any, like: Array, xp: Any) -> Array:

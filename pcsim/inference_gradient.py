@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from pcsim.arrays import Array, constant, resolution
+from pcsim.arrays import Array, as_float, constant, resolution
 from pcsim.hierarchy import Hierarchy, downward, energy, is_linear, state_gradient
 from pcsim.messages import refusal
 from pcsim.nonlinearity import linear
@@ -91,7 +91,7 @@ class Moving:
 
     def furthest(self) -> float:
         """Return the largest estimated distance left among the trials that still move."""
-        return float(self.xp.max(self.xp.where(self.which, self.left, 0 * self.left)))
+        return as_float(self.xp.max(self.xp.where(self.which, self.left, 0 * self.left)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def _bounds(hierarchy: Hierarchy, free: tuple[int, ...], xp: Any) -> _Bounds:
         gram = w @ wt if level.n_below <= level.n_above else wt @ w
         largest = xp.linalg.eigvalsh(gram)[..., -1]
         norm = xp.sqrt(xp.where(largest > 0, largest, 0 * largest))
-        norms.append(float(norm) if w.ndim == 2 else norm[..., None])
+        norms.append(as_float(norm) if w.ndim == 2 else norm[..., None])
     return _Bounds(
         hierarchy, free, norms, [precision_norm(lv.precision) for lv in hierarchy.levels]
     )
@@ -271,7 +271,7 @@ def stable_step_at(hierarchy: Hierarchy, states: list[Array], free: tuple[int, .
     v = [
         states[i] * 0 + constant(rng.normal(size=states[i].shape[-1]), states[i], xp) for i in free
     ]
-    h = resolution(states[0], xp) ** (1 / 3) * (1 + float(xp.max(peak(states, xp))))
+    h = resolution(states[0], xp) ** (1 / 3) * (1 + as_float(xp.max(peak(states, xp))))
     value = 0.0
     for _ in range(1000):
         scale = peak(v, xp)[..., None]
@@ -280,7 +280,7 @@ def stable_step_at(hierarchy: Hierarchy, states: list[Array], free: tuple[int, .
         _, down = evaluate(hierarchy, _apply(states, free, [-h * each for each in v]), xp)
         bent = [(up[i] - down[i]) / (2 * h) for i in free]
         old = value
-        value = float(xp.max(xp.abs(inner_product(v, bent, xp)) / inner_product(v, v, xp)))
+        value = as_float(xp.max(xp.abs(inner_product(v, bent, xp)) / inner_product(v, v, xp)))
         v = bent
         if abs(value - old) <= 1e-7 * value:
             break

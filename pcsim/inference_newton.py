@@ -10,7 +10,7 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
-from pcsim.arrays import Array, resolution
+from pcsim.arrays import Array, as_float, resolution
 from pcsim.hierarchy import Hierarchy, downward, jacobian
 from pcsim.inference_gradient import Moving, evaluate, keep
 from pcsim.messages import refusal
@@ -82,36 +82,39 @@ def newton_steps(
     xp = array_namespace(states[0])
     moving = Moving(states[0], tol, xp)
     damping = moving.size + 1e-3
-    eye = precision_matrix(1.0, sum(states[i].shape[-1] for i in free), states[0])
     now, grad = evaluate(hierarchy, states, xp)
     for done in range(1, n_steps + 1):
-        curvature = curvature_matrix(hierarchy, states, free, xp)
-        largest = xp.max(xp.linalg.diagonal(curvature), axis=-1)
-        ridge = damping * xp.where(largest > 0, largest, xp.ones_like(largest))
-        damped = curvature + ridge[..., None, None] * eye
         flat = xp.concat([grad[i] for i in free], axis=-1)
-        step = -xp.linalg.solve(damped, flat[..., None])[..., 0]
+        step = _damped_step(curvature_matrix(hierarchy, states, free, xp), damping, flat, xp)
         delta = _split(step, [states[i].shape[-1] for i in free])
         new = list(states)
         for i, change in zip(free, delta, strict=True):
             new[i] = states[i] + change
-        new_energy, new_grad = evaluate(hierarchy, new, xp)
-        # The quadratic model: F falls by s' D s - s' A s / 2, with D s = -gradient.
+        new_now, new_grad = evaluate(hierarchy, new, xp)
+        # The model: with D s = -gradient, F falls by s' D s - s' A s / 2.
         assumed = -xp.sum(step * flat, axis=-1)
         bent = xp.sum(step * (xp.concat([new_grad[i] for i in free], axis=-1) - flat), axis=-1)
-        slack = 16 * resolution(flat, xp) * (xp.abs(now) + xp.abs(new_energy))
-        accepted = (new_energy <= now - 0.25 * assumed + slack) & (bent <= 1.5 * assumed)
-        accepted = moving.which & accepted
-        good = accepted & (bent <= 1.25 * assumed)
-        eased = xp.where(good, damping / 10, damping)
+        slack = 16 * resolution(flat, xp) * (xp.abs(now) + xp.abs(new_now))
+        lower = new_now <= now - 0.25 * assumed + slack
+        accepted = moving.which & lower & (bent <= 1.5 * assumed)
+        eased = xp.where(bent <= 1.25 * assumed, damping / 10, damping)
         eased = xp.where(eased < 1e-12, 0 * eased + 1e-12, eased)
         damping = xp.where(accepted | ~moving.which, eased, damping * 10)
         states = keep(accepted, new, states, xp)
-        now, grad = xp.where(accepted, new_energy, now), keep(accepted, new_grad, grad, xp)
+        now, grad = xp.where(accepted, new_now, now), keep(accepted, new_grad, grad, xp)
         moving.update(delta, [states[i] for i in free], accepted)
         if not moving.any():
             return states, done, moving
     return states, n_steps, moving
+
+
+def _damped_step(curvature: Array, damping: Array, gradient: Array, xp: Any) -> Array:
+    largest = xp.max(xp.linalg.diagonal(curvature), axis=-1)
+    ridge = damping * xp.where(largest > 0, largest, xp.ones_like(largest))
+    damped = curvature + ridge[..., None, None] * precision_matrix(
+        1.0, gradient.shape[-1], gradient
+    )
+    return -xp.linalg.solve(damped, gradient[..., None])[..., 0]
 
 
 def _split(step: Array, sizes: Sequence[int]) -> list[Array]:
@@ -133,7 +136,7 @@ def solve_linear(hierarchy: Hierarchy, states: list[Array], free: tuple[int, ...
     xp = array_namespace(states[0])
     curvature = curvature_matrix(hierarchy, states, free, xp)
     values = xp.linalg.eigvalsh(curvature)
-    low, high = float(values[0]), float(values[-1])
+    low, high = as_float(values[0]), as_float(values[-1])
     if low <= curvature.shape[-1] * resolution(curvature, xp) * high:
         found = f"a posterior whose precision has eigenvalues from {low:.3g} to {high:.3g}"
         advice = "Give a GaussianPrior to the levels whose prior is Flat, or clamp them."

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from pcsim.arrays import Array
+from pcsim.arrays import Array, as_float, resolution
 from pcsim.hierarchy import (
     Hierarchy,
     Level,
@@ -182,7 +182,8 @@ def _matrix_step(where: str, level: Level, eps: Array, rate: float | None, xp: A
     if rate is not None:
         covariance = (1 - rate) * xp.linalg.solve(level.precision, eye) + rate * covariance
     values = xp.linalg.eigvalsh(covariance)
-    if float(values[0]) <= level.n_below * float(xp.finfo(eps.dtype).eps) * float(values[-1]):
+    low, high = as_float(values[0]), as_float(values[-1])
+    if low <= level.n_below * resolution(eps, xp) * high:
         found = f"{eps.shape[0]} trials whose errors span fewer than {level.n_below} units"
         advice = "Give more trials, a learning_rate below 1, or a diagonal precision."
         raise ValueError(refusal(where, found, "a covariance of full rank", advice))

@@ -13,7 +13,7 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
-from pcsim.arrays import Array, as_parameter
+from pcsim.arrays import Array, as_float, as_parameter, resolution
 from pcsim.messages import check_number, refusal
 
 __all__ = [
@@ -60,7 +60,7 @@ def check_precision(where: str, name: str, value: Any, n: int | None = None) -> 
     if precision.ndim == 2:
         _check_positive_definite(where, name, precision, xp)
     elif not bool(xp.all(precision > 0)):
-        raise ValueError(_not_positive(where, name, float(xp.min(precision))))
+        raise ValueError(_not_positive(where, name, as_float(xp.min(precision))))
     return precision
 
 
@@ -70,15 +70,15 @@ def _not_positive(where: str, name: str, low: float) -> str:
 
 
 def _check_positive_definite(where: str, name: str, matrix: Array, xp: Any) -> None:
-    gap = float(xp.max(xp.abs(matrix - matrix.T)))
-    scale = float(xp.max(xp.abs(matrix)))
-    if gap > 1e4 * float(xp.finfo(matrix.dtype).eps) * scale:
+    gap = as_float(xp.max(xp.abs(matrix - matrix.T)))
+    scale = as_float(xp.max(xp.abs(matrix)))
+    if gap > 1e4 * resolution(matrix, xp) * scale:
         found = f"{name} that differs from its transpose by {gap:.3g}"
         advice = f"Take ({name} + {name}.T) / 2 if that is what you mean."
         raise ValueError(refusal(where, found, "a symmetric matrix", advice))
     values = xp.linalg.eigvalsh(matrix)
-    low, high = float(values[0]), float(values[-1])
-    floor = matrix.shape[0] * float(xp.finfo(matrix.dtype).eps) * high
+    low, high = as_float(values[0]), as_float(values[-1])
+    floor = matrix.shape[0] * resolution(matrix, xp) * high
     if low <= floor:
         found = f"{name} with eigenvalues from {low:.6g} to {high:.6g}"
         expected = "a positive definite matrix"
@@ -124,7 +124,8 @@ def precision_norm(precision: float | Array) -> float:
     if isinstance(precision, float):
         return precision
     xp = array_namespace(precision)
-    return float(xp.linalg.eigvalsh(precision)[-1] if precision.ndim == 2 else xp.max(precision))
+    full = precision.ndim == 2
+    return as_float(xp.linalg.eigvalsh(precision)[-1] if full else xp.max(precision))
 
 
 def _ndim(precision: float | Array) -> int:

@@ -7,9 +7,9 @@ free energy with nothing but what reaches them:
     \tau\dot\mu_{l+1} = h_l'(\mu_{l+1}) \odot W_l^\top (g_l' \odot \xi_l) - \xi_{l+1}
 
 with :math:`\mu_0` the input. At rest :math:`\xi_l` are the weighted errors and :math:`\mu` is the
-MAP estimate. A scalar or diagonal :math:`\Sigma_l` is the inhibition of an error node by itself; a full
-one runs through interneurons, :math:`\tau\dot e_l = \Sigma_l \xi_l - e_l`, which inhibit the error
-nodes. A Gaussian prior is an error node too (its prediction is the prior mean, a constant input);
+MAP estimate. A scalar or diagonal :math:`\Sigma_l` is the inhibition of an error node by itself; a
+full one runs through interneurons, :math:`\tau\dot e_l = \Sigma_l \xi_l - e_l`, which inhibit the
+error nodes. A Gaussian prior is an error node too (its prediction is the prior mean, a constant input);
 a sparse prior is a nonlinear leak of the latent node.
 
 Bogacz (2017), A tutorial on the free-energy framework for modelling perception and learning,
@@ -48,7 +48,7 @@ class Bogacz2017(Circuit):
     >>> from pcsim.responses import select, stimulus_array
     >>> light = stimulus_array(np.full((1, 1, 1), 2.0), frame_duration=0.4)
     >>> select(settle(MODEL, light), population="latent").rate.values.round(3).item()
-    1.569
+    1.567
     """
 
     hierarchy: Hierarchy = field(default_factory=food_size)

@@ -77,7 +77,7 @@ class Hebbian:
 
     References
     ----------
-    Bogacz (2017), section 2.4, https://doi.org/10.1016/j.jmp.2015.11.003
+    Bogacz (2017), https://doi.org/10.1016/j.jmp.2015.11.003
     """
 
     rate: float

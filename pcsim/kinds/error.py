@@ -45,7 +45,7 @@ class Error:
 
     References
     ----------
-    Bogacz (2017), equations 13 and 53-54, https://doi.org/10.1016/j.jmp.2015.11.003
+    Bogacz (2017), https://doi.org/10.1016/j.jmp.2015.11.003
     """
 
     tau: Array = 0.02

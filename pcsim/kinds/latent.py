@@ -47,7 +47,7 @@ class Latent:
 
     References
     ----------
-    Bogacz (2017), equations 12 and 52, https://doi.org/10.1016/j.jmp.2015.11.003
+    Bogacz (2017), https://doi.org/10.1016/j.jmp.2015.11.003
     """
 
     tau: Array = 0.02

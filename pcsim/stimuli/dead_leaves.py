@@ -19,7 +19,7 @@ Floats = NDArray[np.floating[Any]]
 
 # What is left to see through all the leaves when an image counts as filled.
 TRANSPARENT = 1e-3
-BATCH = 512
+MAX_BATCH = 2048
 
 
 def dead_leaves(
@@ -158,10 +158,11 @@ def _image(
 ) -> Floats:
     """Lay leaves behind one another, the front one first, until nothing shines through."""
     image, open_ = np.zeros(field.shape), np.ones(field.shape)
-    pixel = 1.0 / field.px_per_deg
+    pixel, batch = 1.0 / field.px_per_deg, 16
     while open_.max() > TRANSPARENT:
-        radius, x, y = draw_discs(BATCH, rng=rng, radii=radii, size=field.size)
-        light = rng.uniform(*luminance, BATCH)
+        batch = min(2 * batch, MAX_BATCH)
+        radius, x, y = draw_discs(batch, rng=rng, radii=radii, size=field.size)
+        light = rng.uniform(*luminance, batch)
         for i in _unhidden(field, open_, radius, x, y):
             rows = _span(-field.y, -y[i], radius[i] + pixel)
             columns = _span(field.x, x[i], radius[i] + pixel)

@@ -93,8 +93,8 @@ def oddball_sequence(
 ) -> xr.DataArray:
     """Play one tone over and over, and now and then another.
 
-    Deviants are an exact share of the tones (rounded down), spread at random so that at least two standards come
-    before each (one, where the share is above a third).
+    Deviants are an exact share of the tones, rounded down, spread at random so that at least two
+    standards come before each (one, where the share is above a third).
 
     Parameters
     ----------

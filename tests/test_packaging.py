@@ -22,7 +22,7 @@ CONTENT = ("circuits", "analysis", "experiments")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 LOCK = (ROOT / "constraints.txt").read_text().splitlines()
-DISTRIBUTION = {"skimage": "scikit-image", "sklearn": "scikit-learn", "av": "av"}
+DISTRIBUTION = {"skimage": "scikit-image", "sklearn": "scikit-learn", "PIL": "pillow"}
 SUPPORT = {"all", "docs", "test", "dev"}
 
 

@@ -1,7 +1,7 @@
 """The code that README and docs show runs as it stands there.
 
-Python blocks of one page run in order in one namespace and in an empty folder. A block whose first
-line is a comment with a file name (``# mine.py``) is saved under that name instead. A block after
+Python blocks of one page run in order in one namespace and in an empty folder. A block that opens
+with ``python file=mine.py`` is saved under that name instead. A block after
 ``<!-- not run: why -->`` is left alone.
 """
 
@@ -16,21 +16,23 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
-FENCE = re.compile(r"(<!-- not run: [^>]+ -->\n+)?^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-FILE = re.compile(r"# (\w+\.py)\n")
+FENCE = re.compile(
+    r"(<!-- not run: [^>]+ -->\n+)?^```python(?: file=(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE
+)
 
 
 class Block(NamedTuple):
     """A block of code, and where it starts."""
 
     line: int
+    file: str | None
     code: str
 
 
 def blocks(text: str) -> list[Block]:
     """Return the Python blocks of a page that are to be run."""
     return [
-        Block(text[: match.start(2)].count("\n"), match[2])
+        Block(text[: match.start(3)].count("\n"), match[2], match[3])
         for match in FENCE.finditer(text)
         if match[1] is None
     ]
@@ -40,9 +42,8 @@ def run(text: str, page: str) -> dict[str, object]:
     """Run the blocks of a page; line numbers in errors are those of the page."""
     names: dict[str, object] = {"__name__": "__readme__"}
     for block in blocks(text):
-        file = FILE.match(block.code)
-        if file:
-            Path(file[1]).write_text(block.code)
+        if block.file:
+            Path(block.file).write_text(block.code)
         else:
             exec(compile("\n" * block.line + block.code, page, "exec"), names)
     return names
@@ -71,8 +72,7 @@ x = 4
 raise RuntimeError
 ```
 
-```python
-# mine.py
+```python file=mine.py
 MODEL = 0.7
 ```
 
@@ -90,12 +90,12 @@ def test_blocks_share_a_namespace_and_files_are_saved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run(PAGE, "page.md")
     assert names["y"] == 5
-    assert (tmp_path / "mine.py").read_text() == "# mine.py\nMODEL = 0.7\n"
-    assert [b.line for b in blocks(PAGE)] == [3, 12, 21]
+    assert (tmp_path / "mine.py").read_text() == "MODEL = 0.7\n"
+    assert [b.line for b in blocks(PAGE)] == [3, 12, 20]
 
 
 def test_errors_name_the_line_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ZeroDivisionError) as caught:
         run(PAGE + "\n```python\n1 / 0\n```\n", "page.md")
-    assert caught.traceback[-1].lineno + 1 == 26
+    assert caught.traceback[-1].lineno + 1 == 25

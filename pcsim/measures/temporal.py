@@ -77,11 +77,9 @@ def latency(
     fraction = check_number(where, "fraction", fraction, low=1e-6, high=1.0)
     evoked = _evoked(responses, baseline, rectify, where)
     last = np.inf if end is None else check_number(where, "end", end) + 1e-9
-    inside = np.flatnonzero(
-        (evoked["time"].values > onset + 1e-9) & (evoked["time"].values <= last)
-    )
+    time = evoked["time"].values
+    inside = np.flatnonzero((time > onset + 1e-9) & (time <= last))
     if inside.size == 0:
-        time = evoked["time"].values
         found = f"no time after {onset:.6g} s up to {last:.6g} s"
         expected = f"some of {time[0]:.6g} to {time[-1]:.6g} s"
         raise ValueError(refusal(where, found, expected, "Widen the window."))

@@ -9,8 +9,8 @@ free energy with nothing but what reaches them:
 with :math:`\mu_0` the input. At rest :math:`\xi_l` are the weighted errors and :math:`\mu` is the
 MAP estimate. A scalar or diagonal :math:`\Sigma_l` is the inhibition of an error node by itself; a
 full one runs through interneurons, :math:`\tau\dot e_l = \Sigma_l \xi_l - e_l`, which inhibit the
-error nodes. A Gaussian prior is an error node too (its prediction is the prior mean, a constant input);
-a sparse prior is a nonlinear leak of the latent node.
+error nodes. A Gaussian prior is an error node too (its prediction is the prior mean, a constant
+input); a sparse prior is a nonlinear leak of the latent node.
 
 Bogacz (2017), A tutorial on the free-energy framework for modelling perception and learning,
 J Math Psychol 76:198-211, https://doi.org/10.1016/j.jmp.2015.11.003

@@ -102,16 +102,19 @@ HYPOTHESIS = Hypothesis(
     id="H14",
     name="Contrast saturation with contrast-invariant tuning",
     claim=(
-        "Responses saturate with contrast (Naka-Rushton) while the width of orientation tuning stays the "
+        "Responses saturate with contrast (Naka-Rushton) while the width of orientation tuning "
+        "stays the "
         "same. A linear predictive coder cannot do so."
     ),
     family="V1",
     protocol=(
-        "Gratings of 0, 3, 6, 12, 25, 50 and 100 % contrast, four sigma wide, at the preferred orientation "
+        "Gratings of 0, 3, 6, 12, 25, 50 and 100 % contrast, four sigma wide, at the preferred "
+        "orientation "
         "and spatial frequency, 4 phases, 0.5 s; 12 orientations at 12 and 100 %."
     ),
     statistic=(
-        "Mean over units of AIC(straight line) - AIC(Naka-Rushton), taking a standard error of 5 % of "
+        "Mean over units of AIC(straight line) - AIC(Naka-Rushton), taking a standard error of 5 "
+        "% of "
         "the unit's largest response for every point; a linear unit gives -4."
     ),
     signal="error units of level 1 (output or latent units of models without them)",

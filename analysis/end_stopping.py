@@ -1,4 +1,5 @@
-"""H10: error units of V1 are end-stopped because higher areas predict long bars (Rao & Ballard 1999)."""
+"""H10: error units of V1 are end-stopped because higher areas predict long bars (Rao & Ballard "
+"1999)."""
 
 from __future__ import annotations
 
@@ -100,17 +101,21 @@ HYPOTHESIS = Hypothesis(
     id="H10",
     name="End-stopping in error units depends on feedback",
     claim=(
-        "Error units at level 1 are end-stopped because level 2, trained on natural images, predicts "
+        "Error units at level 1 are end-stopped because level 2, trained on natural images, "
+        "predicts "
         "long bars better (Rao & Ballard 1999, Nat. Neurosci. 2:79)."
     ),
     family="V1",
     protocol=(
-        "Dark horizontal bars, 2 px wide and 1 to 26 px long, on grey at the centre of the field, 0.5 s; "
-        "response = |rate| averaged from 0.3 to 0.5 s; repeated with the feedback set to 0. Units of the "
+        "Dark horizontal bars, 2 px wide and 1 to 26 px long, on grey at the centre of the "
+        "field, 0.5 s; "
+        "response = |rate| averaged from 0.3 to 0.5 s; repeated with the feedback set to 0. "
+        "Units of the "
         "central module; included if the peak exceeds 5 % of the population's 95th percentile."
     ),
     statistic=(
-        "Share of units with ES > 50, ES = 100 (peak - plateau) / peak, plateau = mean beyond 18 px."
+        "Share of units with ES > 50, ES = 100 (peak - plateau) / peak, plateau = mean beyond 18 "
+        "px."
     ),
     signal="error units of level 1 (output or latent units of models without them)",
     falsified_if=(
@@ -130,8 +135,10 @@ HYPOTHESIS = Hypothesis(
         interval=(0.710, 0.965),
         status="read",
         source=(
-            "Rao & Ballard 1999: 28 of 32 model units, 5 without feedback; interval = exact binomial "
-            "95 % for 28/32. Cat: layer 6 inactivation abolishes end-inhibition (Bolz & Gilbert 1986), "
+            "Rao & Ballard 1999: 28 of 32 model units, 5 without feedback; interval = exact "
+            "binomial "
+            "95 % for 28/32. Cat: layer 6 inactivation abolishes end-inhibition (Bolz & Gilbert "
+            "1986), "
             "contested by Grieve & Sillito 1991 (29 % of cells unaffected)."
         ),
     ),

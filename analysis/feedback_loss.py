@@ -95,17 +95,22 @@ HYPOTHESIS = Hypothesis(
     id="H12",
     name="Feedback loss lowers the centre response",
     claim=(
-        "Losing feedback lowers the response to a stimulus confined to the receptive field, enlarges the "
-        "field, raises the response to the near surround and lowers suppression. Classic predictive "
+        "Losing feedback lowers the response to a stimulus confined to the receptive field, "
+        "enlarges the "
+        "field, raises the response to the near surround and lowers suppression. Classic "
+        "predictive "
         "coding subtracts feedback, so its error units should rise instead."
     ),
     family="V1",
     protocol=(
-        "Size tuning as in H11, with the gain of the feedback at 1, 0.5 and 0 (full: 1, 0.75, 0.5, 0.25, 0)."
+        "Size tuning as in H11, with the gain of the feedback at 1, 0.5 and 0 (full: 1, 0.75, "
+        "0.5, 0.25, 0)."
     ),
     statistic=(
-        "Mean over units of the relative change of the response at the intact optimal diameter when the "
-        "gain falls from 1 to 0. Also kept: the change at twice that diameter, of the optimal diameter "
+        "Mean over units of the relative change of the response at the intact optimal diameter "
+        "when the "
+        "gain falls from 1 to 0. Also kept: the change at twice that diameter, of the optimal "
+        "diameter "
         "(octaves), of SSI, and how many of the four have the published sign."
     ),
     signal="error units of level 1 (output or latent units of models without them)",
@@ -121,7 +126,8 @@ HYPOTHESIS = Hypothesis(
     reference=Reference(
         status="read",
         source=(
-            "Nurminen et al. 2018, Nat. Commun. 9:2281 (V2 to V1 feedback silenced, marmoset); Nassi et al. "
+            "Nurminen et al. 2018, Nat. Commun. 9:2281 (V2 to V1 feedback silenced, marmoset); "
+            "Nassi et al. "
             "2014, Front. Syst. Neurosci. 8:105 (V2/V3 cooled, macaque). Signs only."
         ),
     ),

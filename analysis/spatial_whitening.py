@@ -118,23 +118,29 @@ HYPOTHESIS = Hypothesis(
     id="H01",
     name="Spatial whitening gives centre-surround filters",
     claim=(
-        "Minimising the second-order redundancy of natural images under locality yields filters with "
-        "an antagonistic surround, like those of retinal ganglion cells (Srinivasan, Laughlin & Dubs 1982; "
+        "Minimising the second-order redundancy of natural images under locality yields filters "
+        "with "
+        "an antagonistic surround, like those of retinal ganglion cells (Srinivasan, Laughlin & "
+        "Dubs 1982; "
         "Atick & Redlich 1990, 1992)."
     ),
     family="retina",
     protocol=(
-        "1,500 Gaussian noise images; receptive fields of the units within one pixel of the centre by "
-        "least squares, 13 by 13 px; training on 40,000 log-luminance patches, ridge 0.1 of the mean "
+        "1,500 Gaussian noise images; receptive fields of the units within one pixel of the "
+        "centre by "
+        "least squares, 13 by 13 px; training on 40,000 log-luminance patches, ridge 0.1 of the "
+        "mean "
         "variance."
     ),
     statistic=(
-        "Depth A of the annulus: the least annular mean at radii of 1 to 5 px, relative to the peak. "
+        "Depth A of the annulus: the least annular mean at radii of 1 to 5 px, relative to the "
+        "peak. "
         "Locality K4: share of energy within 4 px of the peak."
     ),
     signal="error or output units of the lowest level that has them",
     falsified_if=(
-        "A above -0.01, or K4 not above that of the same outputs turned by a random rotation, which are "
+        "A above -0.01, or K4 not above that of the same outputs turned by a random rotation, "
+        "which are "
         "just as white (whitening alone does not make fields local)."
     ),
     units="share of peak",
@@ -149,7 +155,8 @@ HYPOTHESIS = Hypothesis(
         interval=(-0.12, -0.03),
         status="computed",
         source=(
-            "Macaque ganglion cells (Chichilnisky laboratory): -0.069 (236 ON midget), -0.049 (282 OFF "
+            "Macaque ganglion cells (Chichilnisky laboratory): -0.069 (236 ON midget), -0.049 "
+            "(282 OFF "
             "midget), -0.075 (94 ON parasol), -0.074 (79 OFF parasol)."
         ),
     ),

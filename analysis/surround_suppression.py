@@ -93,22 +93,24 @@ HYPOTHESIS = Hypothesis(
     id="H11",
     name="Surround suppression and its orientation contrast",
     claim=(
-        "V1 responses to a grating fall once it outgrows the receptive field, and an annulus of the "
-        "preferred orientation suppresses more than an orthogonal one."
+        "V1 responses to a grating fall once it outgrows the receptive field, and an annulus of "
+        "the preferred orientation suppresses more than an orthogonal one."
     ),
     family="V1",
     protocol=(
-        "Receptive fields mapped with Gaussian noise; then gratings of the preferred orientation and "
-        "spatial frequency on the unit's own centre, 12 diameters from 0.2 to 10 sigma of the field (less "
-        "if the display ends before), 4 phases, 0.5 s; then the best patch with an annulus of equal or "
-        "orthogonal orientation, and the annulus alone."
+        "Receptive fields mapped with Gaussian noise; then gratings of the preferred orientation "
+        "and spatial frequency on the unit's own centre, 12 diameters from 0.2 to 10 sigma of the "
+        "field (less if the display ends before), 4 phases, 0.5 s; then the best patch with an "
+        "annulus of equal or orthogonal orientation, and the annulus alone."
     ),
     statistic=(
-        "Mean over units of SSI = (peak - plateau) / peak; amplitude = sqrt(2) times the root mean square "
-        "over phases; plateau = mean of the two largest diameters."
+        "Mean over units of SSI = (peak - plateau) / peak; amplitude = sqrt(2) times the root mean "
+        "square over phases; plateau = mean of the two largest diameters."
     ),
     signal="error units of level 1 (output or latent units of models without them)",
-    falsified_if="Mean SSI below 0.1, or the cross surround suppresses as much as the iso surround.",
+    falsified_if=(
+        "Mean SSI below 0.1, or the cross surround suppresses as much as the iso surround."
+    ),
     units="share of peak",
     missing=lambda model: lacks(model, LEVEL),
     observe=observe,
@@ -121,7 +123,8 @@ HYPOTHESIS = Hypothesis(
         interval=(0.30, 0.70),
         status="read",
         source=(
-            "Macaque V1. Jones et al. 2001, J. Neurophysiol. 86:2011: mean reduction 67 %, 99 of 105 cells; "
+            "Macaque V1. Jones et al. 2001, J. Neurophysiol. 86:2011: mean reduction 67 %, 99 of "
+            "105 cells; "
             "Cavanaugh et al. 2002, J. Neurophysiol. 88:2530: mean SSI 0.38, median 0.33, n = 190."
         ),
     ),

@@ -150,11 +150,13 @@ HYPOTHESIS = Hypothesis(
     ),
     family="retina",
     protocol=(
-        "Drift and saccades of a simulated eye over natural photographs, 5 s at 125 frames per second, the "
+        "Drift and saccades of a simulated eye over natural photographs, 5 s at 125 frames per "
+        "second, the "
         "first second left out; Gaussian white noise of the same mean and variance."
     ),
     statistic=(
-        "V = standard deviation over mean of the power from 3 to 15 Hz (Welch, 1 s segments), for each "
+        "V = standard deviation over mean of the power from 3 to 15 Hz (Welch, 1 s segments), "
+        "for each "
         "unit, averaged over units."
     ),
     signal="error or output units of the lowest level that has them",
@@ -171,7 +173,8 @@ HYPOTHESIS = Hypothesis(
         interval=(0.0, 0.25),
         status="read",
         source=(
-            "Dan, Atick & Reid 1996: average variation of 10.3 % between 3 and 15 Hz, cat LGN (abstract)."
+            "Dan, Atick & Reid 1996: average variation of 10.3 % between 3 and 15 Hz, cat LGN "
+            "(abstract)."
         ),
     ),
     requirements=(

@@ -1,11 +1,12 @@
-r"""Rectified subunits that adapt to what they saw, pooled without prediction: the adaptation control.
+r"""Rectified subunits that adapt to what they saw, pooled without prediction: the adaptation
+control.
 
 .. math:: \tau_a \dot a = \max(w^\top x, 0) - a, \qquad
     s = \max(\max(w^\top x, 0) - c\,a,\, 0), \qquad \tau\,\dot r = P s - r
 
-Responses fall with exposure and recover with novelty although nothing is predicted, as in the model that
-accounts for novelty responses of mouse V1 (Homann et al. 2022, PNAS 119:e2108882119; familiarisation
-within 1.4 s, the time constant taken here).
+Responses fall with exposure and recover with novelty although nothing is predicted, as in the
+model that accounts for novelty responses of mouse V1 (Homann et al. 2022, PNAS 119:e2108882119;
+familiarisation within 1.4 s, the time constant taken here).
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ PX_PER_DEG = 16.0
 
 
 def bank(seed: int) -> tuple[Any, Any, Any]:
-    """Draw subunits (128, 1344), the pooling (32, 128) and the places of the pooled units (32, 2)."""
+    """Draw subunits (128, 1344), the pooling (32, 128) and the places of the pooled units (32, "
+    "2)."""
     rng = np.random.default_rng([seed, 2022])
     filters, table = gabor_bank(FIELD, N_SUBUNITS, rng=rng, px_per_deg=PX_PER_DEG, spread=0.1)
     pooling = np.zeros((N_UNITS, N_SUBUNITS))

@@ -1,11 +1,13 @@
-r"""Divisive normalization: each rectified filter is divided by the pooled activity of its neighbours.
+r"""Divisive normalization: each rectified filter is divided by the pooled activity of its
+neighbours.
 
-.. math:: r_i = \gamma\,\frac{D_i^n}{\sigma^n + \sum_j w_{ij} D_j^n}, \qquad D_j = \max(g\,f_j^\top x, 0)
+.. math:: r_i = \gamma\,\frac{D_i^n}{\sigma^n + \sum_j w_{ij} D_j^n}, \qquad D_j = \max(g\,f_j^\top
+x, 0)
 
-(Carandini & Heeger 2012, Nat. Rev. Neurosci. 13:51, eq. 10). The pool is a Gaussian of the distance between
-receptive fields, blind to their orientation. Following the cooling experiments of Nassi et al. (2014, Front.
-Syst. Neurosci. 8:105), feedback sets how far the pool reaches: `feedback_gain` 1 is the far pool and
-0 the near one.
+(Carandini & Heeger 2012, Nat. Rev. Neurosci. 13:51, eq. 10). The pool is a Gaussian of the
+distance between receptive fields, blind to their orientation. Following the cooling experiments of
+Nassi et al. (2014, Front. Syst. Neurosci. 8:105), feedback sets how far the pool reaches:
+`feedback_gain` 1 is the far pool and 0 the near one.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ PX_PER_DEG = 16.0
 
 
 def bank(seed: int) -> tuple[Any, Any]:
-    """Draw filters (192, 1344), the first 32 near the centre, and their places (192, 2) in degrees."""
+    """Draw filters (192, 1344), the first 32 near the centre, and their places (192, 2) in "
+    "degrees."""
     rng = np.random.default_rng([seed, 2012])
     inner, near = gabor_bank(FIELD, N_CENTRE, rng=rng, px_per_deg=PX_PER_DEG, spread=0.1)
     outer, far = gabor_bank(FIELD, N_SURROUND, rng=rng, px_per_deg=PX_PER_DEG, spread=0.8)
@@ -89,7 +92,8 @@ class CarandiniHeeger2012(Circuit):
 
     @property
     def projections(self) -> tuple[Projection, ...]:
-        """Stimulus to filters; stimulus to outputs through the same filters, divided by the pool."""
+        """Stimulus to filters; stimulus to outputs through the same filters, divided by the "
+        "pool."""
         weights = self.gain * self.filters
         return (
             Projection(source="stimulus", target="power", weights=weights, port="drive"),

@@ -3,8 +3,9 @@ r"""Temporal whitening in the LGN: each relay subtracts what its recent past pre
 .. math:: \tau_a\,\dot a = x - a, \qquad y = x - c\,a, \qquad
     c = \langle x a \rangle / \langle a^2 \rangle
 
-The coefficient minimises the mean square of the error y of predicting the input from its own trace. With the
-power of natural input falling as :math:`1/\omega^2`, the error is white between the corners
+The coefficient minimises the mean square of the error y of predicting the input from its own
+trace. With the power of natural input falling as :math:`1/\omega^2`, the error is white between
+the corners
 :math:`(1 - c)/\tau_a` and :math:`1/\tau_a` (Dong & Atick 1995, Network 6:159; Dan, Atick & Reid
 1996, J. Neurosci. 16:3351).
 """

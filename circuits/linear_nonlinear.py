@@ -2,9 +2,10 @@ r"""Static linear-nonlinear units: a Gabor filter and a rectifier, the simplest 
 
 .. math:: \tau\,\dot u = w^\top (x - \bar x) - u, \qquad r = \max(u, 0)
 
-No surround, no adaptation, no feedback: what this model shows is not evidence for prediction. The bank
-follows the spread of preferred spatial frequency of macaque simple cells (De Valois et al. 1982, Vision
-Res. 22:545: median 2.85 cycles per degree), limited to what the sampling of the field can carry.
+No surround, no adaptation, no feedback: what this model shows is not evidence for prediction. The
+bank follows the spread of preferred spatial frequency of macaque simple cells (De Valois et al.
+1982, Vision Res. 22:545: median 2.85 cycles per degree), limited to what the sampling of the field
+can carry.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ PX_PER_DEG = 16.0
 
 
 def bank(seed: int) -> tuple[Any, Any]:
-    """Draw unit-norm, zero-mean filters (32, 1344) around the centre, and their places in degrees."""
+    """Draw unit-norm, zero-mean filters (32, 1344) around the centre, and their places in "
+    "degrees."""
     rng = np.random.default_rng([seed, 1996])
     filters, table = gabor_bank(FIELD, N_UNITS, rng=rng, px_per_deg=PX_PER_DEG, spread=0.1)
     return filters, np.stack([table["x"], table["y"]], axis=1) / PX_PER_DEG

@@ -4,9 +4,9 @@ r"""Flat sparse coding by local competition: no hierarchy, no feedback (Rozell e
 
 settles at the minimum of :math:`\tfrac12 \lVert x - \Phi a \rVert^2 + \lambda \lVert a \rVert_1`
 (Neural Comput. 20:2526); :math:`S_\lambda` is the soft threshold. Flat sparse coding shows several
-non-classical effects by itself (Zhu & Rozell 2013, PLoS Comput. Biol. 9:e1003191), so a hierarchy has to
-do better than this control. The dictionary is learned on natural images from the same filtered input that
-`rao_ballard_1999` sees.
+non-classical effects by itself (Zhu & Rozell 2013, PLoS Comput. Biol. 9:e1003191), so a hierarchy
+has to do better than this control. The dictionary is learned on natural images from the same
+filtered input that `rao_ballard_1999` sees.
 """
 
 from __future__ import annotations

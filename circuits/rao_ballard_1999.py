@@ -1,21 +1,21 @@
 r"""Hierarchical predictive coding of natural images with feedback (Rao & Ballard 1999).
 
-Three levels: three overlapping image patches (level 0), one module of latents for each (level 1), and
-one module that predicts all three (level 2). Latents descend
+Three levels: three overlapping image patches (level 0), one module of latents for each (level 1),
+and one module that predicts all three (level 2). Latents descend
 
 .. math:: F = \tfrac12 \Pi_0 \sum_m \lVert x_m - U_m r_m \rVert^2
     + \tfrac12 \Pi_1 \lVert r - \gamma\, U_h r_h \rVert^2
     + \tfrac{\alpha_1}{2} \sum \log(1 + r^2) + \tfrac{\alpha_2}{2} \sum \log(1 + r_h^2)
 
-which is half the E of the paper; :math:`\gamma` is the gain of the feedback. The units that the paper
-finds end-stopped carry the error of level 1, :math:`r - \gamma U_h r_h`.
+which is half the E of the paper; :math:`\gamma` is the gain of the feedback. The units that the
+paper finds end-stopped carry the error of level 1, :math:`r - \gamma U_h r_h`.
 
-Settings are the paper's (Methods): 16x16 patches offset by 5 px, 32 + 32 + 32 and 128 units, variances 1
-and 10, :math:`\alpha` 1 and 0.05, weight decay 0.02, learning rate 1 divided by 1.015 every 40
-inputs. Where the paper is silent: a difference of Gaussians of 1.3 and 2.08 px, a window of 4.8 px, inputs
-scaled to unit variance at the centre of the window, weights updated every 10 inputs, and the
-learning rate divided by the curvature of the energy in the weights where that exceeds 1, because a
-rate of 1 diverges otherwise.
+Settings are the paper's (Methods): 16x16 patches offset by 5 px, 32 + 32 + 32 and 128 units,
+variances 1 and 10, :math:`\alpha` 1 and 0.05, weight decay 0.02, learning rate 1 divided by 1.015
+every 40 inputs. Where the paper is silent: a difference of Gaussians of 1.3 and 2.08 px, a window
+of 4.8 px, inputs scaled to unit variance at the centre of the window, weights updated every 10
+inputs, and the learning rate divided by the curvature of the energy in the weights where that
+exceeds 1, because a rate of 1 diverges otherwise.
 """
 
 from __future__ import annotations
@@ -52,12 +52,13 @@ def random_weights(seed: int) -> tuple[Any, Any]:
 class RaoBallard1999(Circuit):
     r"""Error units compare each level with the prediction from above; latents descend the errors.
 
-    .. math:: \tau\,\dot r = \Pi_0 U^\top(x - U r) - \Pi_1 (r - \gamma U_h r_h) - \alpha_1 r/(1 + r^2),
+    .. math:: \tau\,\dot r = \Pi_0 U^\top(x - U r) - \Pi_1 (r - \gamma U_h r_h) - \alpha_1 r/(1 +
+    r^2),
         \qquad \tau\,\Pi_1\,\dot r_h = \gamma\,\Pi_1 U_h^\top (r - \gamma U_h r_h)
         - \alpha_2 r_h/(1 + r_h^2)
 
-    Both levels settle at a similar pace because level 2 runs in units of its own precision; the state
-    at rest does not depend on that.
+    Both levels settle at a similar pace because level 2 runs in units of its own precision; the
+    state at rest does not depend on that.
     """
 
     weights: Any = field(default_factory=lambda: random_weights(0)[0])
@@ -110,8 +111,9 @@ class RaoBallard1999(Circuit):
                     population="error", area="LGN", x=x, y=y, channel=np.full(PATCH**2, index),
                 ),
                 Population(
-                    name=f"latent_1_{module}", kind=Latent(tau=self.tau, prior=self.prior(self.alpha)),
-                    size=N_LATENT, level=1, population="latent", area="V1", **own,
+                    name=f"latent_1_{module}", kind=Latent(tau=self.tau,
+                    prior=self.prior(self.alpha)), size=N_LATENT, level=1, population="latent",
+                    area="V1", **own,
                 ),
                 Population(
                     name=f"error_1_{module}", kind=Error(tau=None), size=N_LATENT, level=1,
@@ -143,7 +145,8 @@ class RaoBallard1999(Circuit):
                 Projection(source="stimulus", target=error_0, weights=pixels, port="observed"),
                 Projection(source=latent, target=error_0, weights=lower, port="predicted"),
                 Projection(
-                    source=error_0, target=latent, weights=self.precision * lower.T, port="ascending"
+                    source=error_0, target=latent, weights=self.precision * lower.T,
+                    port="ascending"
                 ),
                 Projection(source=latent, target=error_1, port="observed"),
                 Projection(source="latent_2", target=error_1, weights=upper, port="predicted"),
@@ -196,8 +199,8 @@ class RaoBallard1999(Circuit):
     def settle_patches(self, patches: Any, n_steps: int = INFERENCE_STEPS) -> tuple[Any, Any]:
         """Descend the free energy for windowed patches (trial, 3, 256): latents of levels 1 and 2.
 
-        Each level steps by 0.9 over its own curvature. Two blocks so scaled have a joint curvature of
-        at most 2, hence the descent is stable.
+        Each level steps by 0.9 over its own curvature. Two blocks so scaled have a joint curvature
+        of at most 2, hence the descent is stable.
         """
         upper = self.feedback_gain * self.top_weights
         gram = self.precision * self.weights.transpose(0, 2, 1) @ self.weights

@@ -5,12 +5,13 @@ Outputs y and the interneurons e that carry the lateral inhibition obey
 .. math:: \tau\,\dot y = x - \bar x - e, \qquad \tau_e\,\dot e = M y - e
 
 and rest at :math:`y = M^{-1}(x - \bar x)`. Srinivasan, Laughlin & Dubs (1982, Proc. R. Soc. B
-216:427) subtract the linear prediction of each receptor from the others; in the whitening form of Atick &
-Redlich (1990, Neural Comput. 2:308) the filter is symmetric. With C the covariance of log
+216:427) subtract the linear prediction of each receptor from the others; in the whitening form of
+Atick & Redlich (1990, Neural Comput. 2:308) the filter is symmetric. With C the covariance of log
 luminance over natural patches and :math:`\lambda` a ridge (the noise),
 
 - "whitening": :math:`M = (C + \lambda I)^{1/2}`, so that outputs are decorrelated;
-- "prediction": :math:`M = (C + \lambda I)\,\mathrm{diag}(C + \lambda I)^{-1}_{ii}`, so that each output is
+- "prediction": :math:`M = (C + \lambda I)\,\mathrm{diag}(C + \lambda I)^{-1}_{ii}`, so that each
+output is
   the error of the best linear prediction from all other receptors.
 
 Both are scaled to a gain of 1 in the mean over the diagonal of the resulting filter.
@@ -57,7 +58,8 @@ class RetinaSrinivasan1982(Circuit):
     """Time constant of the outputs, seconds."""
     tau_interneuron: float = 0.002
     """Seconds."""
-    dt: float = 0.0005
+    dt: float = 0.0002
+    """Outputs and interneurons form a loop: stable below tau over the largest eigenvalue of M."""
 
     curriculum: ClassVar[str] = "patches"
     n_training: ClassVar[Mapping[str, int]] = {"quick": 40_000, "full": 40_000}

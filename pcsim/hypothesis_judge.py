@@ -122,7 +122,7 @@ class _Bench:
         h = self.hypothesis
         ours = self.estimator.bootstrap(self.ours, h.combine)
         effect = self.estimator.effect(ours, h.null)
-        controls = [self.control(one) for one in h.controls]
+        controls = [self.control(one) for one in h.controls if one.for_effect]
         requirements = self.requirements()
         outcome, reason = decide(
             effect,

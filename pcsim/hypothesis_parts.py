@@ -76,6 +76,8 @@ class Control:
     statement: str
     variant: str | None = None
     transform: Callable[[Any, int], Model] | None = None
+    for_effect: bool = True
+    """False for a control that serves the requirements `against` it alone, not the effect."""
 
     def __post_init__(self) -> None:
         if (self.variant is None) == (self.transform is None):

@@ -61,9 +61,9 @@ def map_fields(
 def preferences(fields: xr.DataArray, *, px_per_deg: float) -> xr.Dataset:
     """Return place, size, orientation and spatial frequency that receptive fields prefer.
 
-    Place and size are the mean and the standard deviation (geometric mean of both axes) of the energy
-    above four times its mean, which noise rarely reaches; orientation (of the stripes) and spatial
-    frequency are those of the largest Fourier amplitude below 0.45 cycles per pixel.
+    Place and size are the mean and the standard deviation (geometric mean of both axes) of the
+    energy above four times its mean, which noise rarely reaches; orientation (of the stripes) and
+    spatial frequency are those of the largest Fourier amplitude below 0.45 cycles per pixel.
 
     Parameters
     ----------
@@ -78,11 +78,9 @@ def preferences(fields: xr.DataArray, *, px_per_deg: float) -> xr.Dataset:
     (cycles per degree).
     """
     values = fields.transpose("unit", "y", "x").to_numpy()
-    rows = [_preference(field, px_per_deg) for field in values]
+    table = np.array([_preference(field, px_per_deg) for field in values])
     names = ("x", "y", "sigma", "orientation", "spatial_frequency")
-    return xr.Dataset(
-        {name: ("unit", np.array(column)) for name, column in zip(names, zip(*rows), strict=True)}
-    )
+    return xr.Dataset({name: ("unit", table[:, i]) for i, name in enumerate(names)})
 
 
 def _preference(field: Floats, px_per_deg: float) -> tuple[float, ...]:

@@ -64,8 +64,8 @@ def fitted_gratings(
     units
         From `fitted_units`.
     parameters
-        Changes of the unit's preferred grating, by the names of `pcsim.stimuli.gratings`: numbers, or
-        DataArrays over unit and any further dimensions. All are shown in one batch.
+        Changes of the unit's preferred grating, by the names of `pcsim.stimuli.gratings`: numbers,
+        or DataArrays over unit and any further dimensions. All are shown in one batch.
     seed
         Of the run.
 

@@ -6,6 +6,7 @@ place only when it is whole. If the parent dies, however it dies, its workers en
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import inspect
@@ -61,17 +62,21 @@ class TaskName:
 
     def _module(self) -> Any:
         known = sys.modules.get(self.module)
-        if self.module != "__main__" and known is not None:
+        if known is not None and hasattr(known, self.name):
             return known
         if self.module.startswith("pcsim."):
             return importlib.import_module(self.module)
-        # A user's file, or a test's, need not be importable by name: load it by its path.
-        spec = importlib.util.spec_from_file_location(f"{self.module}_piece", self.file)
+        # A user's file, or a test's, need not be importable by name: load it by its path. Under
+        # the name of the main module it would run as a script.
+        name = "pcsim_main" if self.module == "__main__" else self.module
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, self.file)
         if spec is None or spec.loader is None:
             found = f"file {self.file}"
             raise ValueError(refusal("Piece", found, "a Python file", "Name it *.py."))
         module = importlib.util.module_from_spec(spec)
-        sys.modules[self.module] = module
+        sys.modules[name] = module
         spec.loader.exec_module(module)
         return module
 
@@ -96,6 +101,8 @@ class Failure:
     key: str
     message: str
     trace: str = ""
+    skipped: bool = False
+    """It was not run because a piece that it needs had failed."""
 
 
 @dataclass
@@ -119,7 +126,7 @@ class _State:
         for key, job in list(self.waiting.items()):
             if failure.key in job.needs and key in self.waiting:
                 del self.waiting[key]
-                self.fail(Failure(key, f"not run, because it needs {failure.key}"))
+                self.fail(Failure(key, f"not run, it needs {failure.key}", skipped=True))
 
 
 def run_jobs(
@@ -187,6 +194,8 @@ def fill(job: Job) -> Failure | None:
             write_json(part / "piece.json", {"key": job.key, "fingerprint": job.fingerprint})
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            message = "the disk is full. Free some space and run again: it resumes"
         return Failure(job.key, message, traceback.format_exc())
     return None
 
@@ -208,9 +217,7 @@ def _run_in_processes(
     try:
         while True:
             crew = [worker for worker in crew if worker.process.is_alive() or worker.job]
-            while len([w for w in crew if w.job is None]) + _busy(crew) < workers and (
-                len(state.waiting) > len(crew) - _busy(crew)
-            ):
+            while len(crew) < min(workers, _busy(crew) + len(state.waiting)):
                 crew.append(_start())
             _hand_out(state, crew, report)
             if not _busy(crew):

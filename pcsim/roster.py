@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,9 @@ __all__ = [
 
 SCALES = ("quick", "full")
 TRAININGS = ("natural", "white_noise", "none")
+CURRICULA = ("patches", "sequences")
+MOVIE: Mapping[str, Any] = {"n_frames": 500, "frame_duration": 0.008}
+"""A training sequence: 4 s at 125 frames per second."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,11 +165,18 @@ def training_stimulus(model: Model, kind: str, *, seed: int, scale: str = "quick
     check_choice("training_stimulus", "kind", kind, ("natural", "white_noise"))
     check_choice("training_stimulus", "scale", scale, SCALES)
     curriculum = _learner(model, "curriculum")
-    movies = partial(stimuli.natural_sequences, n_frames=500, frame_duration=0.008)
-    sources = {"patches": stimuli.natural_patches, "sequences": movies}
-    source = sources[check_choice("training_stimulus", "curriculum", curriculum, tuple(sources))]
-    n = int(_learner(model, "n_training")[scale])
-    natural: xr.DataArray = source(model.field_shape, n=n, px_per_deg=model.px_per_deg, seed=seed)
+    check_choice("training_stimulus", "curriculum", curriculum, CURRICULA)
+    shared: dict[str, Any] = {"n": int(_learner(model, "n_training")[scale]), "seed": seed}
+    if model.px_per_deg is not None:
+        shared["px_per_deg"] = model.px_per_deg
+    if model.field_shape is None:
+        found = f"{type(model).__name__} without field_shape"
+        raise ValueError(refusal("training_stimulus", found, "a model that sees images"))
+    natural: xr.DataArray
+    if curriculum == "patches":
+        natural = stimuli.natural_patches(model.field_shape, **shared)
+    else:
+        natural = stimuli.natural_sequences(model.field_shape, **MOVIE, **shared)
     if kind == "natural":
         return natural
     rng = np.random.default_rng([seed, 1])

@@ -1,0 +1,277 @@
+"""An experiment: one question, cut into pieces that are run once, and a figure from saved numbers.
+
+A run is a folder. Every piece has a folder of its own in it, named by a fingerprint of its
+settings, of the pieces it needs and of the source; a finished piece is never run again, so a run
+that was stopped, however it was stopped, goes on where it was and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcsim.experiment_folder import Run, clear_parts, lock, open_run, save_figures
+from pcsim.experiment_progress import progress
+from pcsim.messages import check_choice, check_integer, refusal, unknown_name
+from pcsim.pool import Failure, Job, TaskName, run_jobs
+from pcsim.provenance import fingerprint, provenance, source_fingerprint
+from pcsim.storage import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Experiment", "Piece", "Run", "open_run", "run_experiment"]
+
+KEY = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One task and what it is given: ``task(folder, needs, **kwargs)`` fills its folder."""
+
+    key: str
+    """Slash-separated, unique in the run: "observe/H10/RB/0"."""
+    task: Callable[..., None]
+    """At the top level of a file, so that another process finds it."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values: they travel to another process and into the fingerprint."""
+    needs: tuple[str, ...] = ()
+    """Keys of pieces whose folders the task reads."""
+    sources: tuple[str, ...] = ()
+    """Files outside pcsim whose text the result depends on."""
+    weight: float = 1.0
+    """Expected cost; heavy pieces start first."""
+
+    def __post_init__(self) -> None:
+        if not KEY.fullmatch(self.key):
+            expected = "letters, digits, _ . + - and single slashes"
+            raise ValueError(refusal("Piece", f"key {self.key!r}", expected, "Rename it."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One question, its scales, and what is left of a run.
+
+    Parameters
+    ----------
+    name, question
+        The name of the run's folder, and what the run answers.
+    scales
+        Scale -> settings; each has "seeds", a number of replicas or the seeds themselves.
+    pieces
+        Settings -> the pieces; settings hold "scale" and "seeds" (a tuple) besides the scale's own.
+    collect
+        Gathers finished pieces into files of the run's folder (`verdicts.csv` ...).
+    figures
+        Run -> figures by path without suffix ("figure", "figures/H10"), drawn from saved numbers.
+    """
+
+    name: str
+    question: str
+    scales: Mapping[str, Mapping[str, Any]]
+    pieces: Callable[[Mapping[str, Any]], Sequence[Piece]]
+    collect: Callable[[Run], None]
+    figures: Callable[[Run], Mapping[str, Figure]]
+
+    def __post_init__(self) -> None:
+        for scale, settings in self.scales.items():
+            if "seeds" not in settings:
+                where = f"Experiment {self.name}"
+                found = f"scale '{scale}' with {sorted(settings)}"
+                raise ValueError(refusal(where, found, "seeds among them", "Add how many."))
+
+
+def run_experiment(
+    experiment: Experiment,
+    *,
+    scale: str = "quick",
+    seeds: int | Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    workers: int = 2,
+) -> Run:
+    """Run what is missing of an experiment and leave its verdicts, figures and provenance.
+
+    Parameters
+    ----------
+    experiment
+        What to run.
+    scale
+        One of its scales.
+    seeds
+        Number of replicas (seeds 0, 1, ...) or the seeds themselves; None takes the scale's.
+    settings
+        Changes the scale's settings, by name.
+    out
+        Folder of the run; None means ``runs/<name>``.
+    workers
+        Processes of one thread each; 0 runs everything in this one.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown, a piece is unlawful or the folder cannot be written to.
+    RuntimeError
+        If pieces failed. The others are finished and kept; running again resumes.
+    """
+    where = f"run {experiment.name}"
+    chosen = _settings(experiment, scale, seeds, settings or {})
+    workers = check_integer(where, "workers", workers)
+    folder = Path(out) if out is not None else Path("runs") / experiment.name
+    pieces = _ordered(where, experiment.pieces(chosen))
+    marks = _fingerprints(pieces)
+    paths = {key: folder / "pieces" / f"{key}@{mark[:8]}" for key, mark in marks.items()}
+    run = Run(folder, experiment.name, experiment.question, scale, chosen, paths)
+    with _writable(where, folder), lock(where, folder):
+        clear_parts(folder)
+        done = {key for key, path in paths.items() if _is_done(path, marks[key])}
+        jobs = [_job(piece, paths, marks) for piece in pieces if piece.key not in done]
+        with progress(experiment.name, len(pieces), jobs) as report:
+            failures = run_jobs(jobs, finished=sorted(done), workers=workers, report=report)
+        _raise_failures(where, folder, failures)
+        state = fingerprint(marks)
+        if jobs or not (folder / "provenance.json").is_file():
+            write_json(folder / "provenance.json", provenance(chosen, chosen["seeds"]))
+        run.save()
+        experiment.collect(run)
+        save_figures(run, state, experiment.figures)
+    return run
+
+
+def _settings(
+    experiment: Experiment,
+    scale: str,
+    seeds: int | Sequence[int] | None,
+    changes: Mapping[str, Any],
+) -> dict[str, Any]:
+    where = f"run {experiment.name}"
+    check_choice(where, "scale", scale, tuple(experiment.scales))
+    base = dict(experiment.scales[scale])
+    for name in changes:
+        if name not in base:
+            raise unknown_name(where, "setting", name, base)
+    chosen = {**base, **changes, "scale": scale}
+    wanted: Any = chosen["seeds"] if seeds is None else seeds
+    if isinstance(wanted, int) and not isinstance(wanted, bool):
+        wanted = range(check_integer(where, "seeds", wanted, low=1))
+    chosen["seeds"] = tuple(check_integer(where, "seed", seed) for seed in wanted)
+    if not chosen["seeds"] or len(set(chosen["seeds"])) < len(chosen["seeds"]):
+        raise ValueError(refusal(where, f"seeds {chosen['seeds']}", "one or more, all different"))
+    return chosen
+
+
+def _ordered(where: str, pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces so that each comes after what it needs."""
+    by_key: dict[str, Piece] = {}
+    for piece in pieces:
+        if piece.key in by_key:
+            found = f"two pieces '{piece.key}'"
+            raise ValueError(refusal(where, found, "different keys", "Rename one."))
+        by_key[piece.key] = piece
+    for piece in pieces:
+        for need in piece.needs:
+            if need not in by_key:
+                raise unknown_name(f"piece {piece.key}", "need", need, by_key)
+    ordered: dict[str, Piece] = {}
+    left = dict(by_key)
+    while left:
+        ready = [piece for piece in left.values() if all(n in ordered for n in piece.needs)]
+        if not ready:
+            found = f"pieces that need each other: {', '.join(sorted(left))}"
+            raise ValueError(refusal(where, found, "needs without a circle"))
+        for piece in ready:
+            ordered[piece.key] = left.pop(piece.key)
+    return list(ordered.values())
+
+
+def _fingerprints(pieces: Sequence[Piece]) -> dict[str, str]:
+    """Return key -> sha256 over settings, needs and sources; pieces come after their needs."""
+    package = source_fingerprint()
+    marks: dict[str, str] = {}
+    for piece in pieces:
+        task = TaskName.of(piece.task)
+        own = () if task.module.startswith("pcsim.") else (task.file,)
+        try:
+            marks[piece.key] = fingerprint(
+                {
+                    "key": piece.key,
+                    "task": f"{Path(task.file).stem}.{task.name}",
+                    "kwargs": dict(piece.kwargs),
+                    "needs": {need: marks[need] for need in piece.needs},
+                    "package": package,
+                    "sources": [_text_of(piece, file) for file in (*own, *piece.sources)],
+                }
+            )
+        except TypeError as error:
+            raise TypeError(f"piece {piece.key}: kwargs are not plain values. {error}") from None
+    return marks
+
+
+def _text_of(piece: Piece, file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        found = f"source {file} that cannot be read ({error.strerror})"
+        where = f"piece {piece.key}"
+        raise ValueError(refusal(where, found, "a file", "Check the path.")) from None
+
+
+def _is_done(folder: Path, mark: str) -> bool:
+    """A folder stands only when it is whole; the full mark guards against a shared prefix."""
+    record = folder / "piece.json"
+    return record.is_file() and read_json(record).get("fingerprint") == mark
+
+
+def _job(piece: Piece, paths: Mapping[str, Path], marks: Mapping[str, str]) -> Job:
+    return Job(
+        key=piece.key,
+        task=TaskName.of(piece.task),
+        kwargs=dict(piece.kwargs),
+        folder=paths[piece.key],
+        needs={need: paths[need] for need in piece.needs},
+        fingerprint=marks[piece.key],
+        weight=piece.weight,
+    )
+
+
+def _raise_failures(where: str, folder: Path, failures: Sequence[Failure]) -> None:
+    record = folder / "errors.txt"
+    if not failures:
+        record.unlink(missing_ok=True)
+        return
+    write_text(record, "\n\n".join(f"{f.key}: {f.message}\n{f.trace}" for f in failures) + "\n")
+    failed = [one for one in failures if not one.skipped]
+    lines = [f"  {one.key}: {one.message}" for one in failed[:10]]
+    skipped = len(failures) - len(failed)
+    if skipped:
+        lines.append(f"  {skipped} more need these and were not run.")
+    raise RuntimeError(
+        f"{where}: {len(failed)} pieces failed; the others are finished and kept.\n"
+        + "\n".join(lines)
+        + f"\nTracebacks are in {record}. Mend the cause and run again: it resumes."
+    )
+
+
+@contextlib.contextmanager
+def _writable(where: str, folder: Path) -> Iterator[None]:
+    """Say in one sentence that a folder cannot be written to, or that the disk is full."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            found, advice = "a full disk", "Free some space and run again: it resumes."
+            raise ValueError(refusal(where, found, f"room in {folder}", advice)) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            found = f"{folder} that cannot be written to ({error.strerror})"
+            raise ValueError(refusal(where, found, "a folder", "Choose another.")) from error
+        raise

@@ -1,0 +1,342 @@
+"""The correspondence battery as pieces: train, observe, judge; then verdicts and figures.
+
+Keys are ``train/<label>/<seed>``, ``observe/<H>/<label>/<seed>``,
+``observe-control/<H>/<label>/<control>/<seed>`` for controls made by a transform, and
+``judge/<H>/<label>``. A control that is a column of its own reuses that column's observations.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from pcsim import catalog, roster
+from pcsim.experiment import Piece, Run
+from pcsim.hypothesis import Hypothesis, judge, not_applicable, observation
+from pcsim.messages import refusal
+from pcsim.model import lesion
+from pcsim.responses import save as save_responses
+from pcsim.storage import atomic_path, read_json, write_json
+from pcsim.verdict import adjust, read_csv, to_csv
+
+__all__ = ["Battery", "battery_pieces", "collect_battery", "evidence", "observations", "slug"]
+
+
+@dataclass(frozen=True)
+class Battery:
+    """Which hypotheses are put to which columns, with which seeds, at which scale."""
+
+    names: tuple[str, ...]
+    """Catalog names or paths of the hypotheses."""
+    hypotheses: tuple[Hypothesis, ...]
+    columns: tuple[roster.Variant, ...]
+    seeds: tuple[int, ...]
+    scale: str
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Battery:
+        """Read the settings "hypotheses", "models", "seeds" and "scale".
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown, or two hypotheses or columns have the same name.
+        """
+        loaded = [(str(n), catalog.load("analysis", n)) for n in settings["hypotheses"]]
+        loaded.sort(key=lambda pair: pair[1].id)
+        columns = tuple(roster.variant(str(spec)) for spec in settings["models"])
+        for names in ([h.id for _, h in loaded], [one.label for one in columns]):
+            if not names or len(set(names)) < len(names):
+                found = f"{', '.join(names) or 'none'}"
+                expected = "one or more hypotheses and models, each once"
+                raise ValueError(refusal("battery", found, expected))
+        seeds = settings["seeds"]
+        return cls(
+            tuple(name for name, _ in loaded),
+            tuple(hypothesis for _, hypothesis in loaded),
+            columns,
+            tuple(range(seeds) if isinstance(seeds, int) else seeds),
+            str(settings.get("scale", "quick")),
+        )
+
+    def rivals(self, hypothesis: Hypothesis) -> list[roster.Variant]:
+        """Return the columns that serve this hypothesis as controls."""
+        return [roster.variant(c.variant) for c in hypothesis.controls if c.variant is not None]
+
+
+def battery_pieces(settings: Mapping[str, Any]) -> list[Piece]:
+    """Return the pieces of the battery; needed controls are trained and observed as well."""
+    battery = Battery.of(settings)
+    pieces: dict[str, Piece] = {}
+    for name, hypothesis in zip(battery.names, battery.hypotheses, strict=True):
+        wanted = {one.label: one for one in (*battery.columns, *battery.rivals(hypothesis))}
+        for column in wanted.values():
+            for seed in battery.seeds:
+                for piece in _training(column, seed, battery.scale):
+                    pieces.setdefault(piece.key, piece)
+                piece = _observing(name, hypothesis, column, seed, battery.scale)
+                pieces[piece.key] = piece
+        for column in battery.columns:
+            transformed = list(_transforming(name, hypothesis, column, battery))
+            pieces.update({piece.key: piece for piece in transformed})
+            piece = _judging(name, hypothesis, column, battery)
+            pieces[piece.key] = piece
+    return list(pieces.values())
+
+
+def slug(name: str) -> str:
+    """Return a name as part of a key.
+
+    Examples
+    --------
+    >>> slug("cut feedback (level 2)")
+    'cut-feedback-level-2'
+    """
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip("-.")
+
+
+def _file(name: str) -> tuple[str, ...]:
+    """A user's own file is a source of what is made with it."""
+    return (str(Path(name).resolve()),) if name.endswith(".py") else ()
+
+
+def _cost(column: roster.Variant, scale: str) -> float:
+    model = catalog.load("circuits", column.circuit)
+    n = getattr(model, "n_training", {}).get(scale, 0)
+    return 1.0 + (0.0 if column.training == "none" else n / 1000.0)
+
+
+def _training(column: roster.Variant, seed: int, scale: str) -> Iterator[Piece]:
+    """Yield the training of a column; one that is lesioned afterwards shares the intact one's."""
+    sources = _file(column.circuit)
+    key, intact = f"train/{slug(column.label)}/{seed}", column.intact
+    kwargs = {"label": column.label, "circuit": column.circuit, "seed": seed, "scale": scale}
+    kwargs |= {"training": column.training, "settings": dict(column.settings)}
+    if not column.lesion:
+        yield Piece(
+            key=key, task=train_piece, kwargs={**kwargs, "lesion": {}}, sources=sources,
+            weight=_cost(column, scale),
+        )  # fmt: skip
+        return
+    yield from _training(intact, seed, scale)
+    needed = (f"train/{slug(intact.label)}/{seed}",)
+    kwargs["lesion"] = dict(column.lesion)
+    yield Piece(key=key, task=train_piece, kwargs=kwargs, needs=needed, sources=sources)
+
+
+def train_piece(
+    folder: Path,
+    needs: Mapping[str, Path],
+    *,
+    seed: int,
+    scale: str,
+    lesion: Mapping[str, Any],
+    **column: Any,
+) -> None:
+    """Train one replica of a column, or lesion the trained one that it needs."""
+    variant = roster.Variant(**column, lesion=lesion)
+    if needs:
+        (intact,) = needs.values()
+        roster.untrained(variant)  # refuses a lesion of a field that there is not
+        model = _lesioned(roster.load_model(intact / "model"), lesion)
+    else:
+        model = roster.train(variant, seed=seed, scale=scale)
+    roster.save_model(model, folder / "model", variant.circuit)
+
+
+def _lesioned(model: Any, fields: Mapping[str, Any]) -> Any:
+    return lesion(model, **fields)
+
+
+def _observing(
+    name: str, hypothesis: Hypothesis, column: roster.Variant, seed: int, scale: str
+) -> Piece:
+    return Piece(
+        key=f"observe/{hypothesis.id}/{slug(column.label)}/{seed}",
+        task=observe_piece,
+        kwargs={"hypothesis": name, "seed": seed, "scale": scale, "control": None},
+        needs=(f"train/{slug(column.label)}/{seed}",),
+        sources=(*_file(name), *_file(column.circuit)),
+        weight=2.0,
+    )
+
+
+def _transforming(
+    name: str, hypothesis: Hypothesis, column: roster.Variant, battery: Battery
+) -> Iterator[Piece]:
+    for control in hypothesis.controls:
+        if control.transform is None:
+            continue
+        for seed in battery.seeds:
+            yield Piece(
+                key=_control_key(hypothesis, column.label, control.name, seed),
+                task=observe_piece,
+                kwargs={
+                    "hypothesis": name,
+                    "seed": seed,
+                    "scale": battery.scale,
+                    "control": control.name,
+                },
+                needs=(f"train/{slug(column.label)}/{seed}",),
+                sources=(*_file(name), *_file(column.circuit)),
+                weight=1.0 + _cost(column, battery.scale),
+            )
+
+
+def _control_key(hypothesis: Hypothesis, label: str, control: str, seed: int) -> str:
+    return f"observe-control/{hypothesis.id}/{slug(label)}/{slug(control)}/{seed}"
+
+
+def observe_piece(
+    folder: Path,
+    needs: Mapping[str, Path],
+    *,
+    hypothesis: str,
+    seed: int,
+    scale: str,
+    control: str | None,
+) -> None:
+    """Show a protocol to a trained model, or to what a control's transform makes of it.
+
+    Leaves `evidence.nc` and, if the protocol gives them, `responses.nc`; or `missing.json` with
+    the reason if the model lacks the signal.
+    """
+    claim: Hypothesis = catalog.load("analysis", hypothesis)
+    (trained,) = needs.values()
+    model: Any = roster.load_model(trained / "model")
+    reason = claim.missing(model)
+    if control is not None and not reason:
+        (transform,) = [c.transform for c in claim.controls if c.name == control]
+        assert transform is not None
+        model = transform(model, seed)
+        reason = claim.missing(model)
+    if reason:
+        write_json(folder / "missing.json", {"reason": reason})
+        return
+    evidence, responses = observation(claim, model, seed=seed, scale=scale)
+    evidence.to_netcdf(folder / "evidence.nc", engine="h5netcdf")
+    if responses is not None and control is None:
+        save_responses(responses, folder / "responses.nc")
+
+
+def _judging(name: str, hypothesis: Hypothesis, column: roster.Variant, battery: Battery) -> Piece:
+    rows = observations(hypothesis, column.label, battery.seeds)
+    return Piece(
+        key=f"judge/{hypothesis.id}/{slug(column.label)}",
+        task=judge_piece,
+        kwargs={
+            "hypothesis": name,
+            "label": column.label,
+            "seeds": battery.seeds,
+            "observations": {who: list(keys) for who, keys in rows.items()},
+        },
+        needs=tuple(dict.fromkeys(key for keys in rows.values() for key in keys)),
+        sources=_file(name),
+    )
+
+
+def observations(
+    hypothesis: Hypothesis, label: str, seeds: Sequence[int]
+) -> dict[str, tuple[str, ...]]:
+    """Return "" (the model) and each control's name -> keys of its observations by seed."""
+    rows = {"": tuple(f"observe/{hypothesis.id}/{slug(label)}/{seed}" for seed in seeds)}
+    for control in hypothesis.controls:
+        if control.variant is None:
+            keys = [_control_key(hypothesis, label, control.name, seed) for seed in seeds]
+        else:
+            rival = slug(roster.variant(control.variant).label)
+            keys = [f"observe/{hypothesis.id}/{rival}/{seed}" for seed in seeds]
+        rows[control.name] = tuple(keys)
+    return rows
+
+
+def judge_piece(
+    folder: Path,
+    needs: Mapping[str, Path],
+    *,
+    hypothesis: str,
+    label: str,
+    seeds: Sequence[int],
+    observations: Mapping[str, Sequence[str]],
+) -> None:
+    """Judge one column under one hypothesis; leaves `verdict.csv` with one row."""
+    claim: Hypothesis = catalog.load("analysis", hypothesis)
+    first = needs[observations[""][0]] / "missing.json"
+    if first.is_file():
+        verdict = not_applicable(claim, label, read_json(first)["reason"])
+    else:
+        found = {who: [evidence(needs[key]) for key in keys] for who, keys in observations.items()}
+        controls = {
+            who: [one for one in replicas if one is not None]
+            for who, replicas in found.items()
+            if who and all(one is not None for one in replicas)
+        }
+        ours = [one for one in found[""] if one is not None]
+        verdict = judge(claim, label, ours, controls, seeds=seeds)
+    to_csv([verdict], folder / "verdict.csv")
+
+
+def evidence(folder: Path) -> xr.Dataset | None:
+    """Return what an observation left; None if the model lacks the signal."""
+    path = folder / "evidence.nc"
+    return xr.load_dataset(path, engine="h5netcdf") if path.is_file() else None
+
+
+def collect_battery(run: Run) -> None:
+    """Leave `verdicts.csv`, `hypotheses.json` and the responses of the first replica."""
+    battery = Battery.of(run.settings)
+    judged = [
+        read_csv(run.piece(f"judge/{hypothesis.id}/{slug(column.label)}") / "verdict.csv")
+        for hypothesis in battery.hypotheses
+        for column in battery.columns
+    ]
+    verdicts = adjust(row for rows in judged for row in rows)
+    texts = [describe(hypothesis) for hypothesis in battery.hypotheses]
+    write_json(run.folder / "hypotheses.json", texts)
+    to_csv(verdicts, run.folder / "verdicts.csv")
+    for hypothesis in battery.hypotheses:
+        for column in battery.columns:
+            key = f"observe/{hypothesis.id}/{slug(column.label)}/{battery.seeds[0]}"
+            source = run.piece(key) / "responses.nc"
+            if source.is_file():
+                name = f"{hypothesis.id}_{slug(column.label)}.nc"
+                _same_file(source, run.folder / "responses" / name)
+
+
+def describe(hypothesis: Hypothesis) -> dict[str, Any]:
+    """Return the texts and numbers of a hypothesis that a report prints."""
+    falsified = hypothesis.falsified_if
+    names = ["id", "name", "version", "claim", "family", "protocol", "statistic", "signal"]
+    names += ["units", "null", "direction", "rope"]
+    return {name: getattr(hypothesis, name) for name in names} | {
+        "falsified_if": [falsified] if isinstance(falsified, str) else list(falsified),
+        "reference": {
+            name: getattr(hypothesis.reference, name)
+            for name in ("value", "interval", "status", "source")
+        },
+        "controls": [
+            {"name": one.name, "statement": one.statement, "variant": one.variant}
+            for one in hypothesis.controls
+        ],
+        "requirements": [
+            {"name": one.name, "statement": one.statement} for one in hypothesis.requirements
+        ],
+    }
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links."""
+    if target.is_file() and target.samefile(source):
+        return
+    with atomic_path(target) as part:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)

@@ -1,0 +1,108 @@
+"""The battery's figures: the verdict matrix, and for each hypothesis its curves and effects."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from pcsim.experiment import Run
+from pcsim.experiment_battery import Battery, evidence, observations
+from pcsim.hypothesis import Hypothesis
+from pcsim.plots import (
+    DOUBLE_COLUMN,
+    SINGLE_COLUMN,
+    plot_forest,
+    plot_verdict_matrix,
+    publication_figure,
+)
+from pcsim.verdict import Verdict, read_csv
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["battery_figures", "evidence_of"]
+
+
+def evidence_of(run: Run, hypothesis: Hypothesis) -> dict[str, list[xr.Dataset]]:
+    """Return the saved evidence by column, and by "<column>/<control>" for transforms.
+
+    Columns that lack the signal are left out.
+    """
+    battery = Battery.of(run.settings)
+    found: dict[str, list[xr.Dataset]] = {}
+    for column in battery.columns:
+        rows = observations(hypothesis, column.label, battery.seeds)
+        for control in hypothesis.controls:
+            if control.variant is not None:
+                del rows[control.name]
+        for who, keys in rows.items():
+            replicas = [evidence(run.piece(key)) for key in keys]
+            whole = [one for one in replicas if one is not None]
+            if whole:
+                found[f"{column.label}/{who}" if who else column.label] = whole
+    return found
+
+
+def battery_figures(run: Run) -> dict[str, Figure]:
+    """Return the verdict matrix, and for each hypothesis its panel and its effects."""
+    battery = Battery.of(run.settings)
+    verdicts = read_csv(run.folder / "verdicts.csv")
+    figures = {"figure": _matrix(battery, verdicts)}
+    for hypothesis in battery.hypotheses:
+        rows = [one for one in verdicts if one.hypothesis == hypothesis.id]
+        found = evidence_of(run, hypothesis)
+        if found and hypothesis.panel is not None:
+            figures[f"figures/{hypothesis.id}"] = _panel(hypothesis, found)
+        if any(one.effect is not None for one in rows):
+            figures[f"figures/{hypothesis.id}-effects"] = _forest(hypothesis, rows)
+    return figures
+
+
+def _matrix(battery: Battery, verdicts: Sequence[Verdict]) -> Figure:
+    rows = [(h.id, f"{h.id}  {_wrapped(h.name)}") for h in battery.hypotheses]
+    with publication_figure(DOUBLE_COLUMN, 24.0 + 10.0 * len(rows)) as figure:
+        plot_verdict_matrix(
+            {(one.hypothesis, one.model): str(one.verdict) for one in verdicts},
+            rows=rows,
+            columns=[column.label for column in battery.columns],
+            expectations={(v.hypothesis, v.model): v.expectation for v in verdicts},
+            ax=figure.add_subplot(),
+        )
+    return figure
+
+
+def _wrapped(text: str, width: int = 28) -> str:
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def _panel(hypothesis: Hypothesis, found: Mapping[str, Sequence[xr.Dataset]]) -> Figure:
+    assert hypothesis.panel is not None
+    with publication_figure(SINGLE_COLUMN, 62.0) as figure:
+        ax = figure.add_subplot()
+        hypothesis.panel(found, ax)
+        if ax.get_legend_handles_labels()[0] and ax.get_legend() is None:
+            ax.legend()
+    return figure
+
+
+def _forest(hypothesis: Hypothesis, verdicts: Sequence[Verdict]) -> Figure:
+    names = ("effect", "low", "high", "control_effect", "control_low", "control_high")
+    rows = [
+        {"label": one.model, **{name: getattr(one, name) for name in names}}
+        for one in verdicts
+        if one.effect is not None
+    ]
+    unit = f" ({hypothesis.units})" if hypothesis.units not in ("", "1") else ""
+    with publication_figure(SINGLE_COLUMN, 26.0 + 5.0 * len(rows)) as figure:
+        ax = plot_forest(
+            rows,
+            reference=hypothesis.reference.interval,
+            null=hypothesis.null,
+            label=f"Effect{unit}",
+            ax=figure.add_subplot(),
+        )
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure

@@ -69,10 +69,10 @@ def _without_sign(curve: xr.DataArray, dim: str, rectify: str, where: str) -> xr
 def _folded(curve: xr.DataArray, dim: str) -> tuple[xr.DataArray, Floats]:
     """Average angles that differ by pi."""
     at = np.mod(curve[dim].values.astype(np.float64), np.pi)
-    at = np.where(np.pi - at < 1e-9, 0.0, at).round(9)
-    unique, inverse = np.unique(at, return_inverse=True)
-    parts = [curve.isel({dim: np.flatnonzero(inverse == k)}).mean(dim) for k in range(unique.size)]
-    return xr.concat(parts, dim=xr.DataArray(unique, dims=dim, name=dim)), unique
+    at = np.where(np.pi - at < 1e-9, 0.0, at)
+    _, first, inverse = np.unique(at.round(9), return_index=True, return_inverse=True)
+    parts = [curve.isel({dim: np.flatnonzero(inverse == k)}).mean(dim) for k in range(first.size)]
+    return xr.concat(parts, dim=xr.DataArray(at[first], dims=dim, name=dim)), at[first]
 
 
 def _opposite_index(curve: xr.DataArray, at: Floats, dim: str, period: float) -> xr.DataArray:

@@ -21,7 +21,14 @@ import numpy as np
 import xarray as xr
 
 from pcsim.messages import check_array, refusal, unknown_name
-from pcsim.schema import POPULATIONS, VARIABLES, check_responses, need_coord, text_array
+from pcsim.schema import (
+    POPULATIONS,
+    VARIABLES,
+    check_responses,
+    label_array,
+    need_coord,
+    text_array,
+)
 from pcsim.stimulus import check_stimulus, stimulus_array, trial_coords
 from pcsim.storage import atomic_path, to_plain
 
@@ -82,13 +89,13 @@ def make_responses(
     rate = check_array(where, "rate", rate, shape=("trial", "time", "unit"))
     size = dict(zip(VARIABLES["rate"], rate.shape, strict=True))
     coords: dict[str, Any] = {"trial": np.arange(size["trial"]), "unit": np.arange(size["unit"])}
-    for name, (dims, values) in trial_coords(trial).items():
+    for name, (dims, values) in trial_coords(where, trial).items():
         coords[name] = (dims, _fitting(where, name, values, size[dims[0]]) if dims else values)
     times = time if isinstance(time, Mapping) else {"time": time}
     for name, value in times.items():
         coords[name] = ("time", _fitting(where, name, value, size["time"]))
     for name, value in {"area": "", **units}.items():
-        values = np.asarray(value)
+        values = label_array(where, name, value)
         values = np.repeat(values, size["unit"]) if values.ndim == 0 else values
         coords[name] = ("unit", _fitting(where, name, values, size["unit"]))
     data: dict[str, Any] = {"rate": (VARIABLES["rate"], rate)}
@@ -104,7 +111,7 @@ def make_responses(
 
 
 def _fitting(where: str, name: str, value: Any, size: int) -> np.ndarray[Any, Any]:
-    array = text_array(np.asarray(value))
+    array = label_array(where, name, value)
     if array.shape != (size,):
         found, expected = f"{name} of shape {array.shape}", f"shape ({size},) as the rates have"
         raise ValueError(refusal(where, found, expected, f"Give one {name} for each of them."))

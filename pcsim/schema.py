@@ -17,6 +17,7 @@ __all__ = [
     "check_time",
     "check_trials",
     "check_values",
+    "label_array",
     "need_coord",
     "text_array",
 ]
@@ -167,6 +168,19 @@ def check_labels(where: str, labelled: xr.DataArray | xr.Dataset) -> None:
             found = f"coordinate {name!r} along {coord.dims}"
             advice = "Give every label a one-dimensional coordinate of its own (reset_index)."
             raise ValueError(refusal(where, found, "flat labels without levels", advice))
+
+
+def label_array(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:
+    """Return labels as an array of numbers or text, refusing what is neither."""
+    try:
+        array = text_array(np.asarray(value))
+    except ValueError:
+        advice = "Give one value each."
+        raise ValueError(refusal(where, f"{name} that is ragged", "an array", advice)) from None
+    if array.dtype.kind not in "fiubU":
+        found = f"{name} of type {type(value).__name__} with entries {array.dtype}"
+        raise ValueError(refusal(where, found, "numbers or text", f"Convert {name} first."))
+    return array
 
 
 def text_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

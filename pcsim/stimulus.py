@@ -20,8 +20,8 @@ from pcsim.schema import (
     check_time,
     check_trials,
     check_values,
+    label_array,
     need_coord,
-    text_array,
 )
 
 __all__ = ["check_stimulus", "stimulus_array", "trial_coords"]
@@ -89,13 +89,13 @@ def _on_trials(where: str, name: str, value: Any, n_trials: int) -> np.ndarray[A
     if name in (*IMAGE_DIMS, "feature", "frame_duration"):
         found = f"a trial parameter called {name!r}"
         raise ValueError(refusal(where, found, "another name", "That name is taken."))
-    array = np.asarray(value)
+    array = label_array(where, name, value)
     if array.ndim == 0:
         array = np.repeat(array, n_trials)
     if array.shape != (n_trials,):
         found = f"{name} of shape {array.shape} for {n_trials} trials"
         raise ValueError(refusal(where, found, "one value, or one a trial", f"Mend {name}."))
-    return text_array(array)
+    return array
 
 
 def check_stimulus(stimulus: Any, where: str = "check_stimulus") -> xr.DataArray:
@@ -147,13 +147,15 @@ def _check_frames(where: str, stimulus: xr.DataArray) -> None:
         raise ValueError(refusal(where, found, expected, "Repeat a frame to hold it longer."))
 
 
-def trial_coords(source: xr.DataArray | xr.Dataset | Mapping[str, Any]) -> dict[str, Any]:
+def trial_coords(
+    where: str, source: xr.DataArray | xr.Dataset | Mapping[str, Any]
+) -> dict[str, tuple[tuple[Any, ...], np.ndarray[Any, Any]]]:
     """Return the labels on `trial`, and those that hold for all, of a stimulus or of a mapping."""
     if not isinstance(source, xr.DataArray | xr.Dataset):
-        return {name: (("trial",), text_array(np.asarray(v))) for name, v in source.items()}
+        return {name: (("trial",), label_array(where, name, v)) for name, v in source.items()}
     kept = {"frame_duration", "px_per_deg"}
     return {
-        str(name): (coord.dims, text_array(coord.values))
+        str(name): (coord.dims, label_array(where, str(name), coord.values))
         for name, coord in source.coords.items()
         if coord.dims == ("trial",) or (coord.ndim == 0 and name in kept)
     }

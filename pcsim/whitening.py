@@ -147,7 +147,7 @@ class Whitening:
         root = xp.sqrt(values)
         if self.kind == "cholesky":
             lower = xp.linalg.cholesky(covariance)
-            eye = xp.eye(len(root), dtype=lower.dtype, device=device(lower))
+            eye = xp.eye(root.shape[0], dtype=lower.dtype, device=device(lower))
             return xp.tril(xp.linalg.solve(lower, eye)), lower
         transpose = xp.matrix_transpose(vectors)
         if self.kind == "zca":
@@ -155,7 +155,7 @@ class Whitening:
             return _symmetric(filters, xp), _symmetric(back, xp)
         # The sign of an eigenvector is arbitrary: make its largest entry positive.
         largest = xp.argmax(xp.abs(vectors), axis=0)
-        pick = xp.arange(len(root), device=device(vectors))[:, None] == largest[None, :]
+        pick = xp.arange(root.shape[0], device=device(vectors))[:, None] == largest[None, :]
         signs = xp.sign(xp.sum(xp.where(pick, vectors, xp.zeros_like(vectors)), axis=0))
         vectors, root = xp.flip(vectors * signs, axis=1), xp.flip(root)
         return xp.matrix_transpose(vectors / root), vectors * root

@@ -107,8 +107,8 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
 
 
 def shuffled(model: Any, seed: int) -> Any:
-    """Return the model fitted on frames in random order; as it is if it does not learn."""
-    if not isinstance(model, Learner):
+    """Return the model fitted on frames in random order; as it is if it learns no sequences."""
+    if not isinstance(model, Learner) or model.curriculum != "sequences":
         return model
     stimulus = training_stimulus(model, "natural", seed=seed)
     order = np.random.default_rng([seed, 44]).permutation(stimulus.sizes["time"])

@@ -54,11 +54,11 @@ class RetinaSrinivasan1982(Circuit):
     """Noise variance in units of the mean variance."""
     scheme: str = "whitening"
     """"whitening" (symmetric) or "prediction" (each receptor from all others)."""
-    tau: float = 0.01
+    tau: float = 0.02
     """Time constant of the outputs, seconds."""
     tau_interneuron: float = 0.002
     """Seconds."""
-    dt: float = 0.0002
+    dt: float = 0.0005
     """Outputs and interneurons form a loop: stable below tau over the largest eigenvalue of M."""
 
     curriculum: ClassVar[str] = "patches"

@@ -7,18 +7,15 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
-import scipy.sparse.linalg
 from numpy.typing import NDArray
 
 from pcsim.declaration import STIMULUS, Population
 from pcsim.kinds.kind import Array
 from pcsim.machine import Machine
 
-__all__ = ["INTEGRATORS", "Integration", "as_numpy", "largest_stable_dt"]
+__all__ = ["INTEGRATORS", "Integration", "as_numpy"]
 
 INTEGRATORS = ("exponential_euler", "euler", "rk4")
-DENSE = 400
-"""Up to this many states a Jacobian is computed whole."""
 
 
 class Integration:
@@ -67,10 +64,12 @@ class Integration:
             self._factors = machine.view(self._factor)
             self._set_factors([name for name, kind in kinds.items() if kind.states and kind.steady])
 
-    def step(self, step: int) -> None:
-        """Move the state from the beginning of `step` to its end."""
+    def step(self, step: int, *, learn: bool = False) -> None:
+        """Move the state from the beginning of `step` to its end, and plastic weights if asked."""
         self.evaluate(step, step)
         self.machine.remember(step)
+        if learn:
+            self.machine.learn()
         if self.integrator == "rk4":
             self._runge_kutta(step)
         else:
@@ -139,76 +138,3 @@ def as_numpy(array: Array) -> NDArray[np.float64]:
     if not array_api_compat.is_numpy_array(array):
         array = array_api_compat.to_device(array, "cpu")
     return np.asarray(array, dtype=np.float64)
-
-
-def largest_stable_dt(
-    build: Callable[[int, float], Machine],
-    state: NDArray[np.float64],
-    *,
-    integrator: str,
-    dt: float,
-) -> float:
-    """Return the largest time step, up to `dt`, at which small deviations do not grow.
-
-    The step itself is linearised around `state` by finite differences: its Jacobian whole up to
-    400 states, its leading eigenvalue by Arnoldi iteration beyond. Delays are left out.
-
-    Parameters
-    ----------
-    build
-        Returns the machine for a number of equal trials and a time step.
-    state : (n_states,)
-        Where to linearise.
-    integrator, dt
-        As in the run that diverged.
-
-    Returns
-    -------
-    dt : float
-        Seconds; 0 if deviations grow at any step, because the circuit itself is unstable.
-    """
-
-    def grows(step: float) -> bool:
-        return _spectral_radius(build, state, integrator, step) > 1 + 1e-6
-
-    low, high = dt, dt
-    if not grows(dt):
-        return dt
-    while grows(low):
-        low, high = low / 2, low
-        if low < 1e-6 * dt:
-            return 0.0
-    for _ in range(10):
-        middle = (low * high) ** 0.5
-        low, high = (low, middle) if grows(middle) else (middle, high)
-    # A little below, so that the number can be printed with three digits and still holds.
-    return 0.995 * low
-
-
-def _spectral_radius(
-    build: Callable[[int, float], Machine], state: NDArray[np.float64], integrator: str, dt: float
-) -> float:
-    n = state.size
-    size = 1e-6 * (1 + float(np.abs(state).max(initial=0.0)))
-
-    def moved(directions: NDArray[np.float64]) -> NDArray[np.float64]:
-        run = Integration(build(len(directions) + 1, dt), integrator)
-        run.state[...] = state
-        run.state[:-1] += size * directions
-        run.step(0)
-        moved: NDArray[np.float64] = (run.state[:-1] - run.state[-1]) / size
-        return moved
-
-    if n <= DENSE:
-        return float(np.abs(np.linalg.eigvals(moved(np.eye(n)))).max(initial=0.0))
-    operator = scipy.sparse.linalg.LinearOperator(
-        (n, n), matvec=lambda v: moved(v.reshape(1, n))[0], dtype=np.float64
-    )
-    try:
-        start = np.random.default_rng(0).standard_normal(n)
-        leading = scipy.sparse.linalg.eigs(
-            operator, k=1, v0=start, tol=1e-4, return_eigenvectors=False
-        )
-    except scipy.sparse.linalg.ArpackNoConvergence as stopped:
-        leading = stopped.eigenvalues
-    return float(np.abs(leading).max(initial=0.0))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import array_api_compat
 import numpy as np
+import scipy.sparse
 import xarray as xr
 from numpy.typing import NDArray
 
 from pcsim.declaration import STIMULUS, Population, Projection
-from pcsim.engine import Integration, as_numpy, largest_stable_dt
+from pcsim.engine import Integration, as_numpy
+from pcsim.engine_guard import Guard, largest_of
 from pcsim.kinds.kind import Array
 from pcsim.machine import Machine
 from pcsim.machine_stack import move_parts, n_replicas_of, stack_parts
@@ -30,8 +31,7 @@ __all__ = [
 ]
 
 _GUARD_EVERY = 50
-_SUSPECT = 1e4
-"""A state this many times larger than the stimulus makes the engine look at the time step."""
+"""Steps between looks at whether the activity diverges."""
 
 
 class Run:
@@ -77,8 +77,7 @@ class Run:
             features = np.broadcast_to(features, (self.n_replicas, *features.shape))
         check_features(self.where, *stacked, features.shape[-1])
         self.features: NDArray[np.float64] = features
-        self._trusted = _SUSPECT * (1 + float(np.abs(features).max()))
-        self._before: NDArray[np.float64] | None = None
+        self._guard = Guard(circuit, self._declared, features)
 
     def through(self, seed: int, *, learn: bool = False) -> xr.Dataset:
         """Show the whole stimulus once."""
@@ -89,15 +88,13 @@ class Run:
         recorder = self._recorder(n_recorded)
         with np.errstate(all="ignore"):
             for step in range(len(frame_of)):
-                integration.step(step)
-                if learn:
-                    self.machine.learn()
+                integration.step(step, learn=learn)
                 if (step + 1) % every == 0 and (step + 1) // every <= n_recorded:
                     rates = integration.rates(self.names, step)
                     self._write(recorder, (step + 1) // every - 1, rates)
                 if (step + 1) % _GUARD_EVERY == 0:
-                    self._guard(integration, step)
-            self._guard(integration, len(frame_of) - 1)
+                    self._guard.look(integration, step)
+            self._guard.look(integration, len(frame_of) - 1)
         return self._responses(recorder, dt * every * np.arange(1, n_recorded + 1))
 
     def to_rest(self, tol: float, max_time: float) -> xr.Dataset:
@@ -113,9 +110,9 @@ class Run:
                 integration.step(step)
                 if (step + 1) % 10 and step + 1 < n_steps:
                     continue
-                self._guard(integration, step)
-                largest = _largest(integration.state)
-                speed = _largest(integration.change) / dt * slowest / (1 + largest)
+                self._guard.look(integration, step)
+                largest = largest_of(integration.state)
+                speed = largest_of(integration.change) / dt * slowest / (1 + largest)
                 if speed < tol and step >= longest:
                     break
             else:
@@ -182,61 +179,6 @@ class Run:
             )
         )
 
-    def _guard(self, integration: Integration, step: int) -> None:
-        """Stop a run whose activity grows because the time step is too large, or by itself."""
-        largest = _largest(integration.state)
-        if largest <= self._trusted:
-            self._before = as_numpy(integration.state).copy()
-            return
-        state = as_numpy(integration.state)
-        worst = np.unravel_index(
-            np.argmax(np.where(np.isnan(state), np.inf, abs(state))), state.shape
-        )
-        stable = self._stable_dt(worst[:-1], self.machine.frame_of[step])
-        if np.isfinite(largest) and stable >= self.circuit.dt:
-            self._trusted = 1e3 * largest
-            return
-        found = f"activity that diverged within {(step + 1) * self.circuit.dt:g} s"
-        expected = f"a time step of at most {stable:.3g} s instead of {self.circuit.dt:g} s"
-        advice = f"Use dataclasses.replace(circuit, dt={stable:.3g})."
-        if stable == 0 or stable >= self.circuit.dt:
-            expected = "a circuit that is stable at some time step"
-            advice = "It grows at any dt: weaken its loops, or raise the leak or prior precision."
-        raise RuntimeError(refusal(self.where, found, expected, advice))
-
-    def _stable_dt(self, worst: tuple[Any, ...], frame: int) -> float:
-        """Return the largest step that is stable for one trial, at zero and before it diverged."""
-        *replica, trial = (int(index) for index in worst)
-        own = self._declared[replica[0] if len(self._declared) > 1 else 0]
-        populations, projections = move_parts(self.where, own, np.asarray, sparse=True)
-        projections = tuple(_one_replica(p, replica) for p in projections)
-        feature = self.features[tuple(replica)][trial][[max(frame, 0)]]
-
-        def build(n_trials: int, dt: float) -> Machine:
-            frames = np.broadcast_to(feature, (n_trials, *feature.shape))
-            quiet = [p if p.delay < dt / 2 else replace(p, sign=0.0) for p in projections]
-            return Machine(populations, quiet, frames, [0], dt=dt)
-
-        references = [np.zeros(self.machine.n_states)]
-        if self._before is not None:
-            references.append(self._before[tuple(replica)][trial])
-        settings = {"integrator": self.circuit.integrator, "dt": self.circuit.dt}
-        return min(largest_stable_dt(build, state, **settings) for state in references)
-
-
-def _one_replica(projection: Projection, replica: Sequence[int]) -> Projection:
-    if replica and np.ndim(projection.weights) == 3:
-        return replace(projection, weights=projection.weights[replica[0]])
-    return projection
-
-
-def _largest(state: Array) -> float:
-    """Return the largest magnitude; infinity if there is anything that is not finite."""
-    if 0 in state.shape:
-        return 0.0
-    largest = float(abs(state).max())
-    return largest if np.isfinite(largest) else np.inf
-
 
 def _converter(xp: Any, device: Any) -> Callable[[Any], Array]:
     """Return what makes double-precision arrays of the library."""
@@ -284,7 +226,8 @@ def check_features(
         if projection.source != STIMULUS:
             continue
         weights, target = projection.weights, projection.target
-        n_taken = sizes[target] if weights is None else weights.shape[-1]
+        shape = weights.shape if scipy.sparse.issparse(weights) else np.shape(weights)
+        n_taken = sizes[target] if weights is None else shape[-1]
         if n_taken != n_features:
             found = f"a stimulus of {n_features} features"
             expected = f"{n_taken}, as the projection to {target!r} takes"

@@ -135,7 +135,7 @@ class Machine:
         return nodes
 
     def _make_wire(self, projection: Projection, size: int) -> Wire:
-        weights, sign = projection.weights, float(projection.sign)
+        weights, sign = projection.weights, projection.sign
         buffer = None
         if scipy.sparse.issparse(weights):
             weights = weights.tocsr() * sign
@@ -258,7 +258,7 @@ class Machine:
         weights, sign = wire.weights, wire.projection.sign
         wire.before = values
         if weights is None:
-            return values if sign == 1 else sign * values
+            return values if isinstance(sign, float | int) and sign == 1 else sign * values
         if scipy.sparse.issparse(weights):
             flat = np.reshape(values, (-1, values.shape[-1]))
             return np.ascontiguousarray((weights @ flat.T).T).reshape(*self.batch, -1)

@@ -38,7 +38,8 @@ def move_parts(where: str, parts: Parts, to_array: Any, *, sparse: bool) -> Part
         else:
             weights = projection.weights
             weights = None if weights is None else to_array(np.asarray(weights, dtype=np.float64))
-            moved.append(dataclasses.replace(projection, weights=weights))
+            sign = _moved(projection.sign, to_array)
+            moved.append(dataclasses.replace(projection, weights=weights, sign=sign))
     return tuple(dataclasses.replace(p, kind=_moved(p.kind, to_array)) for p in populations), tuple(
         moved
     )
@@ -81,16 +82,15 @@ _EQUAL = "Replicas may differ in the numbers of their kinds and weights only."
 
 def _stacked_part(where: str, group: tuple[Any, ...]) -> Any:
     """Stack one population or one projection over replicas."""
-    own = "kind" if isinstance(group[0], Population) else "weights"
-    for name in (f.name for f in dataclasses.fields(group[0]) if f.name != own):
+    own = ("kind",) if isinstance(group[0], Population) else ("weights", "sign")
+    for name in (f.name for f in dataclasses.fields(group[0]) if f.name not in own):
         values = [getattr(member, name) for member in group]
         if any(not _same(values[0], value) for value in values[1:]):
             found = f"replicas that differ in {name} of {_title(group[0])}"
             raise ValueError(refusal(where, found, "equal declarations", _EQUAL))
-    values = [getattr(member, own) for member in group]
     title = f"{where}, {_title(group[0])}"
-    stacked = _stacked(title, own, values, as_matrix=own == "weights")
-    return dataclasses.replace(group[0], **{own: stacked})
+    stacked = {name: _stacked(title, name, [getattr(m, name) for m in group]) for name in own}
+    return dataclasses.replace(group[0], **stacked)
 
 
 def _title(part: Any) -> str:
@@ -99,7 +99,7 @@ def _title(part: Any) -> str:
     return f"projection {part.source!r} to {part.target!r}"
 
 
-def _stacked(where: str, name: str, values: Sequence[Any], *, as_matrix: bool = False) -> Any:
+def _stacked(where: str, name: str, values: Sequence[Any]) -> Any:
     first = values[0]
     if all(_same(first, value) for value in values[1:]):
         return first
@@ -107,8 +107,7 @@ def _stacked(where: str, name: str, values: Sequence[Any], *, as_matrix: bool = 
     if _holds_numbers(first) and len(types) == 1:
         columns = {n: [_fields(value)[n] for value in values] for n in _fields(first)}
         return _rebuilt(first, {n: _stacked(where, n, column) for n, column in columns.items()})
-    sparse = any(scipy.sparse.issparse(value) for value in values)
-    if sparse or any(value is None or isinstance(value, str) for value in values):
+    if not all(isinstance(value, np.ndarray | list | tuple | float | int) for value in values):
         found = f"replicas that differ in {name}"
         raise ValueError(refusal(where, found, "equal declarations", _EQUAL))
     arrays = [np.asarray(value, dtype=np.float64) for value in values]
@@ -117,8 +116,6 @@ def _stacked(where: str, name: str, values: Sequence[Any], *, as_matrix: bool = 
         found = f"{name} of shapes {sorted(shapes)}"
         raise ValueError(refusal(where, found, "one shape in all replicas", _EQUAL))
     stacked = np.stack(arrays)
-    if as_matrix:
-        return stacked
     return stacked.reshape(len(arrays), *(1,) * (3 - stacked.ndim), *stacked.shape[1:])
 
 

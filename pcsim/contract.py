@@ -81,8 +81,14 @@ def _experiment_laws(experiment: Any) -> Iterator[str]:
             found = f"scale {scale!r} {'without seeds' if settings else 'missing'}"
             expected = "settings with seeds for quick and full"
             yield refusal("experiment", found, expected, "Add it to scales.")
-    for scale, settings in getattr(experiment, "scales", {}).items():
-        keys = [piece.key for piece in experiment.pieces(settings)]
+            continue
+        seeds = settings["seeds"]
+        chosen = {
+            **settings,
+            "scale": scale,
+            "seeds": tuple(range(seeds) if isinstance(seeds, int) else seeds),
+        }
+        keys = [piece.key for piece in experiment.pieces(chosen)]
         if not keys or len(set(keys)) < len(keys):
             found = f"{len(keys)} pieces with {len(set(keys))} keys at scale {scale!r}"
             yield refusal("experiment", found, "pieces with a key each", "Name every piece anew.")

@@ -11,7 +11,7 @@ import xarray as xr
 
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.measures import annulus_depth, locality, neighbour_asymmetry
-from pcsim.model import Learner, Model
+from pcsim.model import Learner, Model, lesion
 from pcsim.protocols import first_level, map_fields, signal_role
 from pcsim.roster import training_stimulus
 
@@ -31,6 +31,8 @@ class Rotated:
 
     model: Any
     seed: int
+    record_dt: float | None = None
+    """Seconds between recorded times; None leaves it to the model."""
 
     @property
     def field_shape(self) -> tuple[int, int] | None:
@@ -46,7 +48,10 @@ class Rotated:
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None
     ) -> xr.Dataset:
         """Run the model and mix its units."""
-        responses = self.model.run(stimulus, seed=seed, record=record)
+        model = (
+            self.model if self.record_dt is None else lesion(self.model, record_dt=self.record_dt)
+        )
+        responses = model.run(stimulus, seed=seed, record=record)
         groups = list(zip(responses["level"].values, responses["population"].values, strict=True))
         rate = responses["rate"].transpose("trial", "time", "unit").to_numpy().copy()
         for level, role in sorted(set(groups)):
@@ -146,7 +151,7 @@ HYPOTHESIS = Hypothesis(
     units="share of peak",
     missing=lambda model: "" if first_level(model) is not None else "it sees no images",
     observe=observe,
-    variables=("depth", "locality", "asymmetry"),
+    variables=("depth", "locality"),
     combine=annulus,
     null=-0.01,
     direction=-1,

@@ -48,6 +48,9 @@ def as_array(where: str, name: str, value: Any, *, ndim: int = 0) -> Array:
         if not bool(xp.all(xp.isfinite(array))):
             found = f"{name} with NaN or infinite entries"
             raise ValueError(refusal(where, found, "finite numbers", "Remove or replace them."))
+    if 0 in array.shape:
+        found = f"{name} of shape {tuple(array.shape)}"
+        raise ValueError(refusal(where, found, "at least one entry", f"Give {name} some data."))
     if array.ndim < ndim:
         found = f"{name} of shape {tuple(array.shape)}"
         advice = f"Give {name} its missing axes."

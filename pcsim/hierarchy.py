@@ -111,8 +111,13 @@ class Hierarchy:
     priors: tuple[Prior, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "levels", tuple(self.levels))
-        object.__setattr__(self, "priors", tuple(self.priors))
+        for name in ("levels", "priors"):
+            given = getattr(self, name)
+            if not isinstance(given, list | tuple):
+                found = f"{name} of type {type(given).__name__}"
+                advice = f"Put the {name} in a tuple, the lowest first."
+                raise TypeError(refusal("Hierarchy", found, "a tuple", advice))
+            object.__setattr__(self, name, tuple(given))
         if not self.levels or len(self.levels) != len(self.priors):
             found = f"{len(self.levels)} levels and {len(self.priors)} priors"
             advice = "Give Flat() to a level that has no prior of its own."
@@ -225,7 +230,11 @@ def check_states(where: str, hierarchy: Hierarchy, states: Sequence[Array]) -> t
     ValueError
         If their number, sizes or leading axes do not fit the hierarchy.
     """
+    check_hierarchy(where, hierarchy)
     sizes = hierarchy.sizes
+    if not isinstance(states, list | tuple):
+        found = f"states of type {type(states).__name__}"
+        raise TypeError(refusal(where, found, "a list", "Give [x, mu_1, ..., mu_L]."))
     if len(states) != len(sizes):
         found, expected = f"{len(states)} states", f"{len(sizes)} (the input, then each latent)"
         raise ValueError(refusal(where, found, expected, "Give [x, mu_1, ..., mu_L]."))
@@ -233,13 +242,18 @@ def check_states(where: str, hierarchy: Hierarchy, states: Sequence[Array]) -> t
     for i, (state, n) in enumerate(zip(checked, sizes, strict=True)):
         if state.shape[-1] != n or tuple(state.shape[:-1]) != tuple(checked[0].shape[:-1]):
             found = f"states[{i}] of shape {tuple(state.shape)}"
-            lead = tuple(checked[0].shape[:-1])
-            expected = f"shape {(*lead, n)}"
+            expected = f"shape {(*checked[0].shape[:-1], n)}"
             advice = "All states share their leading (trial) axes; the last axis is the units."
             raise ValueError(refusal(where, found, expected, advice))
     check_replicas(where, hierarchy, tuple(checked[0].shape[:-1]))
-    names = {f"states[{i}]": state for i, state in enumerate(checked)}
-    return one_namespace(where, weights=hierarchy.levels[0].weights, **names), checked
+    named = {f"states[{i}]": state for i, state in enumerate(checked)}
+    return one_namespace(where, weights=hierarchy.levels[0].weights, **named), checked
+
+
+def check_hierarchy(where: str, hierarchy: Hierarchy) -> None:
+    if not isinstance(hierarchy, Hierarchy):
+        found, advice = f"a {type(hierarchy).__name__}", "Build Hierarchy(levels, priors)."
+        raise TypeError(refusal(where, found, "a Hierarchy", advice))
 
 
 def check_replicas(where: str, hierarchy: Hierarchy, lead: tuple[int, ...]) -> None:
@@ -312,8 +326,7 @@ def gradient(hierarchy: Hierarchy, states: Sequence[Array]) -> list[Array]:
     """
     xp, states = check_states("gradient", hierarchy, states)
     made = downward(hierarchy, states, xp)
-    result: list[Array] = state_gradient(hierarchy, states, made, xp)
-    return result
+    return list(state_gradient(hierarchy, states, made, xp))
 
 
 def weight_gradient(hierarchy: Hierarchy, states: Sequence[Array]) -> list[Array]:
@@ -385,13 +398,3 @@ def _trials(values: Array, xp: Any) -> Array:
 def is_linear(hierarchy: Hierarchy) -> bool:
     """Return whether every nonlinearity is the identity."""
     return all(level.outer == linear and level.inner == linear for level in hierarchy.levels)
-
-
-def jacobian(level: Level, drive: Array, above: Array, xp: Any) -> Array:
-    """Return d prediction / d state above: (n_below, n_above), with trial axes if it varies."""
-    out = level.weights
-    if level.outer != linear:
-        out = level.outer.df(drive, xp)[..., :, None] * out
-    if level.inner != linear:
-        out = out * level.inner.df(above, xp)[..., None, :]
-    return out

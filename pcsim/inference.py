@@ -22,6 +22,7 @@ from pcsim.hierarchy import (
     Level,
     Prior,
     SparsePrior,
+    check_hierarchy,
     check_replicas,
     check_states,
     downward,
@@ -167,6 +168,7 @@ def map_gauss_newton(
     """
     where = "map_gauss_newton"
     n_steps, tol = _check_budget(where, n_steps, tol)
+    check_hierarchy(where, hierarchy)
     _check_shared_weights(where, hierarchy)
     states, free = _start(where, hierarchy, x, clamp)
     states, done, moving = newton_steps(hierarchy, states, free, n_steps=n_steps, tol=tol)
@@ -194,6 +196,7 @@ def map_exact(
     array([4.])
     """
     where = "map_exact"
+    check_hierarchy(where, hierarchy)
     _check_shared_weights(where, hierarchy)
     names = [lv.outer.name for lv in hierarchy.levels] + [lv.inner.name for lv in hierarchy.levels]
     sparse = any(isinstance(prior, SparsePrior) for prior in hierarchy.priors)
@@ -233,12 +236,15 @@ def stable_step(
     2.0
     """
     _, checked = check_states("stable_step", hierarchy, states)
-    levels = tuple(range(1, len(checked))) if free is None else tuple(free)
+    levels = range(1, len(checked)) if free is None else free
+    if not isinstance(levels, list | tuple | range) or len(levels) == 0:
+        found = f"free {levels!r}" if isinstance(levels, list | tuple) else type(levels).__name__
+        raise TypeError(refusal("stable_step", found, "a tuple of levels", "0 is the input."))
     for level in levels:
-        if level not in range(len(checked)):
+        if not isinstance(level, int) or level not in range(len(checked)):
             found, expected = f"free level {level!r}", f"levels 0 to {len(checked) - 1}"
             raise ValueError(refusal("stable_step", found, expected, "0 is the input."))
-    return stable_step_at(hierarchy, checked, levels)
+    return stable_step_at(hierarchy, checked, tuple(levels))
 
 
 def _check_budget(where: str, n_steps: int, tol: float) -> tuple[int, float]:
@@ -258,7 +264,11 @@ def _start(
     where: str, hierarchy: Hierarchy, x: Array | None, clamp: Mapping[int, Array] | None
 ) -> tuple[list[Array], tuple[int, ...]]:
     """Return the states to start from and the levels that are free to move."""
+    check_hierarchy(where, hierarchy)
     sizes = hierarchy.sizes
+    if not isinstance(clamp, Mapping | None):
+        found, advice = f"clamp of type {type(clamp).__name__}", "Give {level: values}."
+        raise TypeError(refusal(where, found, "a mapping", advice))
     held = {} if x is None else {0: as_array(where, "x", x, ndim=1)}
     for level, value in (clamp or {}).items():
         if level not in range(len(sizes)) or level in held:

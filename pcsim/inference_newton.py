@@ -11,9 +11,10 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from pcsim.arrays import Array, as_float, resolution
-from pcsim.hierarchy import Hierarchy, downward, jacobian
+from pcsim.hierarchy import Hierarchy, Level, downward
 from pcsim.inference_gradient import Moving, evaluate, keep
 from pcsim.messages import refusal
+from pcsim.nonlinearity import linear
 from pcsim.priors import Flat, precision_matrix, weigh
 
 __all__ = ["curvature_matrix", "newton_steps", "solve_linear"]
@@ -35,7 +36,7 @@ def curvature_matrix(
     """
     levels, sizes = hierarchy.levels, hierarchy.sizes
     drives = downward(hierarchy, states, xp).drives
-    slopes = [jacobian(lv, drives[i], states[i + 1], xp) for i, lv in enumerate(levels)]
+    slopes = [_jacobian(lv, drives[i], states[i + 1], xp) for i, lv in enumerate(levels)]
     blocks: dict[tuple[int, int], Array] = {}
     for i in free:
         block = 0.0
@@ -51,6 +52,16 @@ def curvature_matrix(
             up = -weigh(levels[i].precision, xp.matrix_transpose(slopes[i]))
             blocks[i + 1, i], blocks[i, i + 1] = up, xp.matrix_transpose(up)
     return _assemble(blocks, free, sizes, xp)
+
+
+def _jacobian(level: Level, drive: Array, above: Array, xp: Any) -> Array:
+    """Return d prediction / d state above: (n_below, n_above), with trial axes if it varies."""
+    out = level.weights
+    if level.outer != linear:
+        out = level.outer.df(drive, xp)[..., :, None] * out
+    if level.inner != linear:
+        out = out * level.inner.df(above, xp)[..., None, :]
+    return out
 
 
 def _assemble(

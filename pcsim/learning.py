@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from pcsim.arrays import Array, as_float, resolution
+from pcsim.arrays import Array, as_array, as_float, resolution
 from pcsim.hierarchy import (
     Hierarchy,
     Level,
@@ -67,6 +67,7 @@ def learn(
     """
     check_integer("learn", "n_steps", n_steps, low=1)
     check_number("learn", "tol", tol, positive=True)
+    x = as_array("learn", "x", x, ndim=1)
     estimate = infer(hierarchy, x, n_steps=n_steps, tol=tol)
     learned = learn_weights(
         hierarchy, estimate.states, learning_rate=learning_rate, weight_decay=weight_decay

@@ -93,6 +93,10 @@ def nonlinearity(which: str | Nonlinearity) -> Nonlinearity:
     """
     if isinstance(which, Nonlinearity):
         return which
+    if not isinstance(which, str):
+        found = f"a {type(which).__name__}"
+        advice = "Make one with Nonlinearity(name=..., f=..., df=...)."
+        raise TypeError(refusal("nonlinearity", found, "a name or a Nonlinearity", advice))
     if which not in _NAMED:
         raise unknown_name("nonlinearity", "name", which, _NAMED)
     return _NAMED[which]

@@ -6,7 +6,7 @@ Sequences are (..., time, feature); leading axes are trials.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from array_api_compat import array_namespace
 
@@ -37,6 +37,7 @@ class Flow(Protocol):
         """Return log of the absolute determinant of dy/dx at `x`."""
 
 
+@runtime_checkable
 class Fittable(Protocol):
     """The settings of a flow, to be fitted."""
 
@@ -260,6 +261,13 @@ class SpatioTemporal:
 
     spatial: Fittable
     temporal: Fittable
+
+    def __post_init__(self) -> None:
+        for name in ("spatial", "temporal"):
+            if not isinstance(getattr(self, name), Fittable):
+                found = f"{name} of type {type(getattr(self, name)).__name__}"
+                advice = "Give Whitening(...) and TemporalAR(...) or FrameDifference()."
+                raise TypeError(refusal("SpatioTemporal", found, "settings with fit", advice))
 
     def fit(self, data: Array) -> FittedSpatioTemporal:
         """Return the flow fitted to sequences (..., time, feature), temporal after spatial."""

@@ -55,8 +55,8 @@ def test_learning_lowers_the_free_energy(rng, outer, prior):
     model = Hierarchy(levels, (Flat(), prior))
     x = np.tanh(rng.normal(size=(40, 2)) @ rng.normal(size=(2, 6)))
     values = []
-    for _ in range(30):
-        model, estimate = learn(model, x, learning_rate=0.02, n_steps=300)
+    for _ in range(15):
+        model, estimate = learn(model, x, learning_rate=0.04, n_steps=300)
         values.append(float(estimate.free_energy.mean()))
     assert np.diff(values).max() < 1e-6
     assert values[0] - values[-1] > 0.1

@@ -106,9 +106,7 @@ def test_refusals():
         nonlinearity("tnah")
     with pytest.raises(ValueError, match=r"found lam -0\.1, expected a finite number not below 0"):
         soft_threshold(-0.1)
-    with pytest.raises(
-        ValueError, match=r"power: found n 0\.5, expected a finite number"
-    ):
+    with pytest.raises(ValueError, match=r"power: found n 0\.5, expected a finite number"):
         power(0.5)
     with pytest.raises(TypeError, match=r"expected a function of \(x, xp\)"):
         Nonlinearity("mine", f=3, df=lambda x, xp: x)

@@ -176,7 +176,7 @@ def test_refusals(rng):
         Whitening(ridge_unit="percent")
     with pytest.raises(ValueError, match=r"data of shape \(6,\), expected at least 2 axes"):
         Whitening().fit(data[0])
-    with pytest.raises(ValueError, match=r"data of shape \(0, 6\), expected samples"):
+    with pytest.raises(ValueError, match=r"data of shape \(0, 6\), expected at least one entry"):
         Whitening().fit(data[:0])
     with pytest.raises(ValueError, match="entries of data NaN or infinite"):
         Whitening().fit(np.where(data > 1, np.inf, data))

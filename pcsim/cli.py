@@ -1,0 +1,209 @@
+"""The command ``pcsim``: list, show, simulate, test, run, report, check.
+
+Nothing heavy is imported before a command needs it. What goes wrong is said in one message.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="pcsim",
+    help="Predictive coding, run as rate circuits and tested against cortex.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+Scale = Annotated[str, typer.Option(help="quick (3 replicas) or full (5 replicas).")]
+Seeds = Annotated[int | None, typer.Option(help="Number of replicas; the scale's if not given.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Change a setting.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; one a core if not given.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.")]
+
+
+@app.command("list")
+def list_(
+    room: Annotated[
+        str | None, typer.Argument(help="circuits, analysis, experiments, models or stimuli.")
+    ] = None,
+) -> None:
+    """What there is, a line each."""
+    from pcsim import cli_show
+
+    typer.echo(cli_show.listing(room))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A name of 'pcsim list', a label, or a file.")],
+) -> None:
+    """Equations, sources, parameters, and what is expected or claimed."""
+    from pcsim import cli_show
+
+    typer.echo(cli_show.page(name))
+
+
+@app.command()
+def simulate(
+    circuit: Annotated[str, typer.Argument(help="Name, label, file, or folder of a saved model.")],
+    stimulus: Annotated[str, typer.Option(help="A function of pcsim.stimuli, such as bars.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the responses, .nc or .zarr.")],
+    set_: Set = None,
+    seed: Annotated[int, typer.Option(help="Of stimulus and noise.")] = 0,
+) -> None:
+    """Show a stimulus to a circuit and save its responses.
+
+    --set changes a parameter of the circuit or of the stimulus; say circuit.NAME or stimulus.NAME
+    where both have it.
+    """
+    from pcsim import cli_simulate
+
+    typer.echo(cli_simulate.simulate(circuit, stimulus, out, settings=_pairs(set_), seed=seed))
+
+
+@app.command("test")
+def put_to_test(
+    hypotheses: Annotated[list[str], typer.Argument(help="Names, ids such as H10, or files.")],
+    model: Annotated[list[str], typer.Option(help="Label, name or file; repeat for several.")],
+    scale: Scale = "quick",
+    seeds: Seeds = None,
+    out: Out = None,
+    workers: Workers = None,
+) -> None:
+    """Put models to hypotheses, beside their controls; print the verdicts.
+
+    Trained models are kept in a cache folder (PCSIM_CACHE) or in --out, and used again.
+    """
+    from pcsim import cli_battery
+
+    text = cli_battery.put_to_test(
+        hypotheses, model, scale=scale, seeds=seeds, out=out, workers=_workers(workers)
+    )
+    typer.echo(text)
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="Name or file.")],
+    scale: Scale = "quick",
+    seeds: Seeds = None,
+    set_: Set = None,
+    out: Out = None,
+    workers: Workers = None,
+) -> None:
+    """Run an experiment; run it again to go on after a stop."""
+    from pcsim import catalog
+    from pcsim.cli_settings import fitted
+    from pcsim.experiment import run_experiment
+
+    loaded = catalog.load("experiments", experiment)
+    done = run_experiment(
+        loaded,
+        scale=scale,
+        seeds=seeds,
+        settings=fitted(_pairs(set_), loaded.scales.get(scale, {})),
+        out=out,
+        workers=_workers(workers),
+    )
+    typer.echo(f"{done.folder}: verdicts, figures and provenance are there.")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File; report.html in the first run if not.")
+    ] = None,
+) -> None:
+    """Write one self-contained page: verdict table, figures, provenance."""
+    from pcsim.report import write_report
+
+    target = out if out is not None else runs[0] / "report.html"
+    write_report(runs, target)
+    typer.echo(str(target))
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A circuit, hypothesis or experiment.")],
+) -> None:
+    """Say whether a file of your own is lawful, and what to do if not."""
+    from pcsim.contract import check_file
+
+    broken = check_file(file)
+    for line in broken:
+        typer.echo(line, err=True)
+    if broken:
+        raise ValueError(f"check: found {len(broken)} broken laws in {file}, expected none.")
+    typer.echo(f"{file}: lawful.")
+
+
+def _pairs(given: list[str] | None) -> dict[str, object]:
+    from pcsim.cli_settings import pairs
+
+    return pairs(given or [])
+
+
+def _workers(given: int | None) -> int:
+    if given is not None:
+        return given
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command; an error is one message and exit code 2, without a traceback.
+
+    Set PCSIM_TRACEBACK=1 to see where it came from.
+    """
+    # Before numpy is loaded: several processes with several threads each are slow.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(_exit_code(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _exit_code(arguments: list[str]) -> int:
+    import click
+
+    try:
+        code = app(args=arguments, prog_name="pcsim", standalone_mode=False)
+        if code != INTERRUPTED:
+            return code if isinstance(code, int) else 0
+        raise KeyboardInterrupt
+    except click.ClickException as error:
+        _say(error.format_message())
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        _say("stopped. What was finished is kept; run again to go on.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone: leave quietly, and keep Python from trying again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("PCSIM_TRACEBACK"):
+            raise
+        known = isinstance(error, ValueError | TypeError | RuntimeError | OSError)
+        _say(str(error) if known else f"{type(error).__name__}: {error}. This is a bug.")
+        return 2
+
+
+def _say(message: str) -> None:
+    print(f"pcsim: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -29,7 +29,6 @@ from pcsim.storage import atomic_path, write_text
 from pcsim.whitening import FrameDifference, SpatioTemporal, TemporalAR, Whitening
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
 __all__ = ["EXPERIMENT"]
@@ -66,7 +65,7 @@ def whiten_space(folder: Path, needs: Mapping[str, Path], *, seed: int, n: int) 
     kind = list(SPATIAL)
     bank = xr.DataArray(np.stack(filters), {"kind": kind}, dims=("kind", "y", "x"))
     image = preprocess(photographs(SHOWN_IMAGE)[SHOWN_IMAGE], kind="log")
-    crop = xr.DataArray(image[:CROP, :CROP], dims=("row", "column"))
+    crop = xr.DataArray(image[90 : 90 + CROP, 250 : 250 + CROP], dims=("row", "column"))
     kernel = bank.sel(kind="ZCA").to_numpy()[::-1, ::-1]
     large = natural_patches(
         (64, 64), n=200, seed=seed + 900, preprocessing="log", px_per_deg=PX_PER_DEG
@@ -187,7 +186,7 @@ def figures(run: Run) -> dict[str, Figure]:
         axes = lower.subplots(1, 2)
         draw_spectra(axes, space, time)
         for part, letter in zip((left, right, middle, lower), "abcd", strict=True):
-            part.suptitle(letter, x=0.005, ha="left", fontweight="bold")
+            part.suptitle(letter, x=0.005, y=0.99, ha="left", va="top", fontweight="bold")
     return {"figure": figure}
 
 
@@ -199,7 +198,7 @@ def draw_filters(part: SubFigure, space: xr.Dataset) -> None:
         ax.imshow(one, cmap="gray", vmin=-limit, vmax=limit)
         ax.set_axis_off()
         near = float(space["locality"].sel(kind=kind).mean())
-        ax.set_title(f"{kind}\n{near:.0%} of energy near peak")
+        ax.set_title(f"{kind}, $K_4$ = {near:.2f}")
 
 
 def draw_image(part: SubFigure, space: xr.Dataset) -> None:
@@ -225,7 +224,7 @@ def draw_frames(part: SubFigure, time: xr.Dataset) -> None:
             ax.imshow(frame, cmap="gray", **limits)
             ax.set_axis_off()
         name = "log luminance" if flow == "before" else flow
-        here[SHOWN_FRAMES // 2].set_title(f"{name}, frames 8 ms apart")
+        here[SHOWN_FRAMES // 2].set_title(f"{name} (8 ms a frame)")
 
 
 def percentiles(values: Any) -> dict[str, float]:
@@ -244,21 +243,17 @@ def draw_spectra(axes: Any, space: xr.Dataset, time: xr.Dataset) -> None:
         shade = colour("data" if stage == "before" else "error")
         plot_spectrum(power, ax=axes[0], label=label, color=shade, linestyle="-")
     axes[0].set_xlabel("Spatial frequency (cycles/deg)")
-    axes[0].set_ylabel("Power (mean of 1-4 cycles/deg = 1)")
     for flow in time["flow"].values:
         power = relative(time["spectrum"].sel(flow=flow), TEMPORAL_BAND)
         label = "log luminance" if flow == "before" else str(flow)
         line = {"color": colour("data"), "linestyle": "-"} if flow == "before" else {}
         plot_spectrum(power.sel(frequency=slice(1, 50)), ax=axes[1], label=label, **line)
     axes[1].set_xlabel("Temporal frequency (Hz)")
-    axes[1].set_ylabel("Power (mean of 3-15 Hz = 1)")
-    for ax in axes:
-        legend(ax)
-
-
-def legend(ax: Axes) -> None:
-    """Put the legend where the falling spectra leave room."""
-    ax.legend(loc="upper right")
+    for ax, ticks in zip(axes, ((0.5, 1, 2, 4, 8), (1, 3, 10, 30)), strict=True):
+        ax.set_ylabel("Power (relative)")
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set_xticks([], minor=True)
+        ax.legend(loc="lower left")
 
 
 def relative(power: xr.DataArray, band: tuple[float, float]) -> xr.DataArray:

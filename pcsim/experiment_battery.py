@@ -81,11 +81,12 @@ def battery_pieces(settings: Mapping[str, Any]) -> list[Piece]:
             for seed in battery.seeds:
                 for piece in _training(column, seed, battery.scale):
                     pieces.setdefault(piece.key, piece)
-                piece = _observing(name, hypothesis, column, seed, battery.scale)
+                piece = _observing(name, hypothesis, column, seed, battery)
                 pieces[piece.key] = piece
         for column in battery.columns:
-            transformed = list(_transforming(name, hypothesis, column, battery))
-            pieces.update({piece.key: piece for piece in transformed})
+            if not hypothesis.inapplicable(column.label):
+                transformed = list(_transforming(name, hypothesis, column, battery))
+                pieces.update({piece.key: piece for piece in transformed})
             piece = _judging(name, hypothesis, column, battery)
             pieces[piece.key] = piece
     return list(pieces.values())
@@ -156,12 +157,19 @@ def _lesioned(model: Any, fields: Mapping[str, Any]) -> Any:
 
 
 def _observing(
-    name: str, hypothesis: Hypothesis, column: roster.Variant, seed: int, scale: str
+    name: str, hypothesis: Hypothesis, column: roster.Variant, seed: int, battery: Battery
 ) -> Piece:
+    serves = any(one.label == column.label for one in battery.rivals(hypothesis))
     return Piece(
         key=f"observe/{hypothesis.id}/{slug(column.label)}/{seed}",
         task=observe_piece,
-        kwargs={"hypothesis": name, "seed": seed, "scale": scale, "control": None},
+        kwargs={
+            "hypothesis": name,
+            "seed": seed,
+            "scale": battery.scale,
+            "control": None,
+            "reason": "" if serves else hypothesis.inapplicable(column.label),
+        },
         needs=(f"train/{slug(column.label)}/{seed}",),
         sources=(*_file(name), *_file(column.circuit)),
         weight=2.0,
@@ -184,7 +192,10 @@ def _transforming(
                     "scale": battery.scale,
                     "control": control.name,
                 },
-                needs=(f"train/{slug(column.label)}/{seed}",),
+                needs=(
+                    f"train/{slug(column.label)}/{seed}",
+                    f"observe/{hypothesis.id}/{slug(column.label)}/{seed}",
+                ),
                 sources=(*_file(name), *_file(column.circuit)),
                 weight=1.0 + _cost(column, battery.scale),
             )
@@ -202,20 +213,26 @@ def observe_piece(
     seed: int,
     scale: str,
     control: str | None,
+    reason: str = "",
 ) -> None:
     """Show a protocol to a trained model, or to what a control's transform makes of it.
 
     Leaves `evidence.nc` and, if the protocol gives them, `responses.nc`; or `missing.json` with
-    the reason if the model lacks the signal.
+    the reason if the model lacks the signal. A transform that leaves the model as it is gives the
+    evidence of the model itself, which is copied.
     """
     claim: Hypothesis = catalog.load("analysis", hypothesis)
-    (trained,) = needs.values()
+    trained, *own = needs.values()
     model: Any = roster.load_model(trained / "model")
-    reason = claim.missing(model)
+    reason = reason or claim.missing(model)
     if control is not None and not reason:
         (transform,) = [c.transform for c in claim.controls if c.name == control]
         assert transform is not None
-        model = transform(model, seed)
+        changed = transform(model, seed)
+        if changed is model:
+            shutil.copyfile(own[0] / "evidence.nc", folder / "evidence.nc")
+            return
+        model = changed
         reason = claim.missing(model)
     if reason:
         write_json(folder / "missing.json", {"reason": reason})
@@ -228,6 +245,8 @@ def observe_piece(
 
 def _judging(name: str, hypothesis: Hypothesis, column: roster.Variant, battery: Battery) -> Piece:
     rows = observations(hypothesis, column.label, battery.seeds)
+    if hypothesis.inapplicable(column.label):
+        rows = {"": rows[""]}
     return Piece(
         key=f"judge/{hypothesis.id}/{slug(column.label)}",
         task=judge_piece,
@@ -269,7 +288,9 @@ def judge_piece(
     """Judge one column under one hypothesis; leaves `verdict.csv` with one row."""
     claim: Hypothesis = catalog.load("analysis", hypothesis)
     first = needs[observations[""][0]] / "missing.json"
-    if first.is_file():
+    if reason := claim.inapplicable(label):
+        verdict = not_applicable(claim, label, reason)
+    elif first.is_file():
         verdict = not_applicable(claim, label, read_json(first)["reason"])
     else:
         found = {who: [evidence(needs[key]) for key in keys] for who, keys in observations.items()}

@@ -103,6 +103,10 @@ class Hypothesis:
             if requirement.against is not None and requirement.against not in names:
                 raise unknown_name(where, "control", requirement.against, names)
 
+    def inapplicable(self, label: str) -> str:
+        """Return why the battery does not put this question to a column, "" if it does."""
+        return "the battery's table calls it not applicable" if self.expected(label) == "." else ""
+
     def expected(self, label: str) -> str:
         """Return the a-priori expectation for a column: "+", "-", "?", "." or "" if not stated."""
         if self.expectations is not None:
@@ -143,7 +147,7 @@ class Hypothesis:
             raise ValueError(refusal(f"{self.id}.test", found, "one seed for every replica"))
         from pcsim.hypothesis_judge import judge, not_applicable
 
-        reason = self.missing(replicas[0])
+        reason = self.inapplicable(label) or self.missing(replicas[0])
         if reason:
             return not_applicable(self, label, reason)
         pairs = list(zip(replicas, seeds, strict=True))

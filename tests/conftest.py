@@ -11,6 +11,11 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples on every machine, and no failure because a machine is busy.
+settings.register_profile("pcsim", derandomize=True, deadline=None, database=None)
+settings.load_profile("pcsim")
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pcsim", "circuits", "analysis", "experiments")

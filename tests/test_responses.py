@@ -167,6 +167,10 @@ BROKEN = {
     "no units": (_no_unit, "rate with no unit"),
     "time twice": (lambda r: r.assign_coords(time=[0.1, 0.2, 0.2, 0.3, 0.4]), "[0.1, 0.2, 0.2"),
     "time back": (lambda r: r.isel(time=[1, 0, 2, 3, 4]), "strictly increasing"),
+    "time of any size": (
+        lambda r: r.assign_coords(time=[1e308, -1e308, 0.3, 0.4, 0.5]),
+        "strictly increasing",
+    ),
     "time NaN": (lambda r: r.assign_coords(time=[0.1, np.nan, 0.3, 0.4, 0.5]), "finite"),
     "dates": (
         lambda r: r.assign_coords(time=np.arange(5).astype("datetime64[s]").astype("M8[ns]")),

@@ -11,39 +11,34 @@ familiarisation within 1.4 s, the time constant taken here).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import xarray as xr
 
-from pcsim.circuit import Circuit, Population, Projection
-from pcsim.filters import gabor_bank
+from pcsim.circuit import Population, Projection
+from pcsim.circuit_filter_bank import FilterBankCircuit, draw_bank
 from pcsim.kinds import Leaky, TemporalRelay
 from pcsim.nonlinearity import relu
 
 __all__ = ["MODEL", "Adaptation"]
 
-FIELD = (32, 42)
 N_SUBUNITS, N_UNITS, N_POOLED = 128, 32, 4
-PX_PER_DEG = 16.0
 
 
 def bank(seed: int) -> tuple[Any, Any, Any]:
-    """Draw subunits (128, 1344), the pooling (32, 128) and the places of the pooled units (32, "
-    "2)."""
+    """Draw subunits (128, 1344), the pooling (32, 128) and the outputs' places (32, 2)."""
     rng = np.random.default_rng([seed, 2022])
-    filters, table = gabor_bank(FIELD, N_SUBUNITS, rng=rng, px_per_deg=PX_PER_DEG, spread=0.1)
+    filters, places = draw_bank(N_SUBUNITS, rng)
     pooling = np.zeros((N_UNITS, N_SUBUNITS))
     for unit in pooling:
         unit[rng.choice(N_SUBUNITS, N_POOLED, replace=False)] = rng.uniform(0.5, 1.5, N_POOLED)
     pooling /= pooling.sum(axis=1, keepdims=True)
-    return filters, pooling, pooling @ np.stack([table["x"], table["y"]], axis=1) / PX_PER_DEG
+    return filters, pooling, pooling @ places
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adaptation(Circuit):
+class Adaptation(FilterBankCircuit):
     """Adapting subunits, pooled."""
 
     filters: Any = field(default_factory=lambda: bank(0)[0])
@@ -52,27 +47,10 @@ class Adaptation(Circuit):
     """(32, 128) weights of the subunits in each output."""
     places: Any = field(default_factory=lambda: bank(0)[2])
     """(32, 2) centres x, y of the outputs, degrees."""
-    gain: float = 1.0
     coefficient: float = 0.8
     """Share of the adapted level that is subtracted; 0 removes adaptation."""
     tau_adaptation: float = 1.4
     """Seconds."""
-    tau: float = 0.01
-    """Time constant of subunits and outputs, seconds."""
-    dt: float = 0.002
-
-    curriculum: ClassVar[str] = "patches"
-    n_training: ClassVar[Mapping[str, int]] = {"quick": 1000, "full": 1000}
-
-    @property
-    def field_shape(self) -> tuple[int, int]:
-        """Rows and columns of the visual field."""
-        return FIELD
-
-    @property
-    def px_per_deg(self) -> float:
-        """Pixels per degree of visual angle."""
-        return PX_PER_DEG
 
     @property
     def populations(self) -> tuple[Population, ...]:
@@ -107,20 +85,10 @@ class Adaptation(Circuit):
             Projection(source="adapted", target="output", weights=self.pooling, port="drive"),
         )
 
-    def prepare(self, stimulus: xr.DataArray) -> Any:
-        """Return the images less mid-grey, (trial, time, 1344)."""
-        return Circuit.prepare(self, stimulus) - 0.5
-
     def untrained(self, *, seed: int) -> Adaptation:
         """Return another draw of the bank."""
         filters, pooling, places = bank(seed)
-        return replace(self, filters=filters, pooling=pooling, places=places)
-
-    def fit(self, stimulus: xr.DataArray, *, seed: int = 0) -> Adaptation:
-        """Draw a bank and scale it so that filters have a root mean square of 1 on `stimulus`."""
-        model = self.untrained(seed=seed)
-        drive = self.prepare(stimulus) @ model.filters.T
-        return replace(model, gain=float(1.0 / np.sqrt((drive**2).mean())))
+        return replace(self, filters=filters, pooling=pooling, places=places, gain=1.0)
 
 
 MODEL = Adaptation()

@@ -12,37 +12,31 @@ Nassi et al. (2014, Front. Syst. Neurosci. 8:105), feedback sets how far the poo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import xarray as xr
 
-from pcsim.circuit import Circuit, Population, Projection
-from pcsim.filters import gabor_bank
+from pcsim.circuit import Population, Projection
+from pcsim.circuit_filter_bank import FilterBankCircuit, draw_bank
 from pcsim.kinds import DivisiveNormalization, Leaky
 from pcsim.nonlinearity import power
 
 __all__ = ["MODEL", "CarandiniHeeger2012"]
 
-FIELD = (32, 42)
 N_CENTRE, N_SURROUND = 32, 160
-PX_PER_DEG = 16.0
 
 
 def bank(seed: int) -> tuple[Any, Any]:
-    """Draw filters (192, 1344), the first 32 near the centre, and their places (192, 2) in "
-    "degrees."""
+    """Draw filters (192, 1344), the first 32 near the centre, and their places (192, 2)."""
     rng = np.random.default_rng([seed, 2012])
-    inner, near = gabor_bank(FIELD, N_CENTRE, rng=rng, px_per_deg=PX_PER_DEG, spread=0.1)
-    outer, far = gabor_bank(FIELD, N_SURROUND, rng=rng, px_per_deg=PX_PER_DEG, spread=0.8)
-    places = np.concatenate([np.stack([t["x"], t["y"]], axis=1) / PX_PER_DEG for t in (near, far)])
-    return np.concatenate([inner, outer]), places
+    inner, near = draw_bank(N_CENTRE, rng)
+    outer, far = draw_bank(N_SURROUND, rng, spread=0.8)
+    return np.concatenate([inner, outer]), np.concatenate([near, far])
 
 
 @dataclass(frozen=True, kw_only=True)
-class CarandiniHeeger2012(Circuit):
+class CarandiniHeeger2012(FilterBankCircuit):
     """Filters, their rectified powers, and the units that these powers drive and divide."""
 
     filters: Any = field(default_factory=lambda: bank(0)[0])
@@ -58,23 +52,6 @@ class CarandiniHeeger2012(Circuit):
     """Standard deviation of the pool with feedback, degrees."""
     feedback_gain: float = 1.0
     """0 shrinks the pool to the near one."""
-    gain: float = 1.0
-    tau: float = 0.01
-    """Time constant, seconds."""
-    dt: float = 0.002
-
-    curriculum: ClassVar[str] = "patches"
-    n_training: ClassVar[Mapping[str, int]] = {"quick": 1000, "full": 1000}
-
-    @property
-    def field_shape(self) -> tuple[int, int]:
-        """Rows and columns of the visual field."""
-        return FIELD
-
-    @property
-    def px_per_deg(self) -> float:
-        """Pixels per degree of visual angle."""
-        return PX_PER_DEG
 
     @property
     def populations(self) -> tuple[Population, ...]:
@@ -109,20 +86,10 @@ class CarandiniHeeger2012(Circuit):
         weights = np.exp(-(distance**2) / (2 * width**2))
         return weights / weights.sum(axis=1, keepdims=True)
 
-    def prepare(self, stimulus: xr.DataArray) -> Any:
-        """Return the images less mid-grey, (trial, time, 1344)."""
-        return Circuit.prepare(self, stimulus) - 0.5
-
     def untrained(self, *, seed: int) -> CarandiniHeeger2012:
         """Return another draw of the bank."""
         filters, places = bank(seed)
-        return replace(self, filters=filters, places=places)
-
-    def fit(self, stimulus: xr.DataArray, *, seed: int = 0) -> CarandiniHeeger2012:
-        """Draw a bank and scale it so that filters have a root mean square of 1 on `stimulus`."""
-        model = self.untrained(seed=seed)
-        drive = self.prepare(stimulus) @ model.filters.T
-        return replace(model, gain=float(1.0 / np.sqrt((drive**2).mean())))
+        return replace(self, filters=filters, places=places, gain=1.0)
 
 
 MODEL = CarandiniHeeger2012()

@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 from pcsim.circuit import Circuit, Population, Projection
-from pcsim.filters import difference_of_gaussians, filter_valid, gaussian_window
+from pcsim.filters import difference_of_gaussians, filter_matrix, gaussian_window
 from pcsim.kinds import Leaky
 from pcsim.nonlinearity import soft_threshold
 
@@ -144,12 +144,11 @@ def patch_window() -> Any:
 @cache
 def retina(field_shape: tuple[int, int]) -> Any:
     """Return the filter and the window as one matrix, (pixels of the field, 416)."""
-    n = field_shape[0] * field_shape[1]
     kernel = difference_of_gaussians(
         2 * MARGIN + 1, sigma_center=1.3, sigma_surround=2.08, weight=1.0
     )
-    filtered = filter_valid(np.eye(n).reshape(n, *field_shape), kernel)
-    return (filtered * patch_window()).reshape(n, -1)
+    filtered = filter_matrix(field_shape, kernel)
+    return filtered * patch_window().ravel()
 
 
 MODEL = LocallyCompetitive()

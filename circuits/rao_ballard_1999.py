@@ -29,7 +29,7 @@ import numpy as np
 import xarray as xr
 
 from pcsim.circuit import Circuit, Population, Projection
-from pcsim.filters import difference_of_gaussians, filter_valid, gaussian_window
+from pcsim.filters import difference_of_gaussians, filter_matrix, gaussian_window
 from pcsim.kinds import Error, Latent
 from pcsim.priors import GaussianPrior, SparsePrior
 
@@ -251,14 +251,16 @@ class RaoBallard1999(Circuit):
 @cache
 def retina(field_shape: tuple[int, int]) -> Any:
     """Return the filter and the windows as one matrix, (pixels of the field, 3 * 256)."""
-    n = field_shape[0] * field_shape[1]
     kernel = difference_of_gaussians(
         2 * MARGIN + 1, sigma_center=1.3, sigma_surround=2.08, weight=1.0
     )
-    filtered = filter_valid(np.eye(n).reshape(n, *field_shape), kernel)
+    filtered = filter_matrix(field_shape, kernel)
+    filtered = filtered.reshape(-1, PATCH, PATCH + 2 * OFFSET)
     window = gaussian_window((PATCH, PATCH), 4.8)
     columns = [slice(start, start + PATCH) for start in range(0, 2 * OFFSET + 1, OFFSET)]
-    return np.stack([filtered[..., column] * window for column in columns], axis=1).reshape(n, -1)
+    return np.stack([filtered[..., column] * window for column in columns], axis=1).reshape(
+        len(filtered), -1
+    )
 
 
 MODEL = RaoBallard1999()

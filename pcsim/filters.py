@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from pcsim.messages import check_array, check_integer, check_number, refusal
 
-__all__ = ["difference_of_gaussians", "filter_valid", "gabor", "gabor_bank", "gaussian_window"]
+__all__ = [
+    "difference_of_gaussians",
+    "filter_matrix",
+    "filter_valid",
+    "gabor",
+    "gabor_bank",
+    "gaussian_window",
+]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -326,3 +333,24 @@ def filter_valid(images: Any, kernel: Any) -> Floats:
     kernel = kernel.reshape((1,) * (images.ndim - 2) + kernel.shape)
     filtered = scipy.signal.oaconvolve(images, kernel, mode="valid", axes=(-2, -1))
     return np.asarray(filtered, dtype=np.float64)
+
+
+def filter_matrix(field_shape: tuple[int, int], kernel: Any) -> Floats:
+    """Return `filter_valid` of images of one shape as a matrix, for many small images.
+
+    Returns
+    -------
+    matrix : (ny * nx, (ny - ky + 1) * (nx - kx + 1))
+        ``images.reshape(n, -1) @ matrix`` are the filtered images, flattened.
+
+    Examples
+    --------
+    >>> image = np.arange(12.0).reshape(3, 4)
+    >>> kernel = np.array([[0.5, -1.0]])
+    >>> filtered = image.ravel() @ filter_matrix((3, 4), kernel)
+    >>> bool(np.allclose(filtered, filter_valid(image, kernel).ravel()))
+    True
+    """
+    ny, nx = check_shape("filter_matrix", "field_shape", field_shape)
+    units = np.eye(ny * nx).reshape(-1, ny, nx)
+    return filter_valid(units, kernel).reshape(ny * nx, -1)

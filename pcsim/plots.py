@@ -229,7 +229,7 @@ def plot_verdict_matrix(
                 _cell(ax, (j, i), verdicts[key, column], mark)
     ax.set_xlim(-0.5, len(columns) - 0.5)
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xticks(range(len(columns)), columns)
+    ax.set_xticks(range(len(columns)), [name.replace("-", "-\n") for name in columns])
     ax.set_yticks(range(len(rows)), [label for _, label in rows])
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     ax.spines[:].set_visible(False)

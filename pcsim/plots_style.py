@@ -53,11 +53,11 @@ COLOURS = {
 """What a colour means, in every figure of the project."""
 
 VERDICTS = {
-    "SUPPORTED": ("#0072B2", "\N{BLACK CIRCLE}", "white"),
-    "QUALITATIVE": ("#8CC8EE", "\N{WHITE CIRCLE}", "black"),
+    "SUPPORTED": ("#00558A", "\N{BLACK CIRCLE}", "white"),
+    "QUALITATIVE": ("#8CC8EE", "\N{CIRCLE WITH LEFT HALF BLACK}", "black"),
     "NON-SPECIFIC": ("#F0E442", "\N{ALMOST EQUAL TO}", "black"),
-    "INCONCLUSIVE": ("#E6E6E6", "?", "black"),
-    "REFUTED": ("#A64500", "\N{MULTIPLICATION SIGN}", "white"),
+    "INCONCLUSIVE": ("#E6E6E6", "\N{WHITE CIRCLE}", "black"),
+    "REFUTED": ("#D0662F", "\N{MULTIPLICATION SIGN}", "black"),
     "N/A": ("#FFFFFF", "\N{EN DASH}", "#767676"),
 }
 """Verdict -> colour, symbol, colour of the symbol; the shades also differ in grey."""

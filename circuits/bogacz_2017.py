@@ -12,6 +12,10 @@ full one runs through interneurons, :math:`\tau\dot e_l = \Sigma_l \xi_l - e_l`,
 error nodes. A Gaussian prior is an error node too (its prediction is the prior mean, a constant
 input); a sparse prior is a nonlinear leak of the latent node.
 
+With equal time constants a linear circuit always comes to rest, but one with curved predictions may
+ring for ever, because its errors come too late to stop it. Error nodes and interneurons that are 20
+times faster than the latent nodes make them descend the free energy.
+
 Bogacz (2017), A tutorial on the free-energy framework for modelling perception and learning,
 J Math Psychol 76:198-211, https://doi.org/10.1016/j.jmp.2015.11.003
 """
@@ -54,7 +58,11 @@ class Bogacz2017(Circuit):
     hierarchy: Hierarchy = field(default_factory=food_size)
     """Weights, precisions, nonlinearities and priors; the tutorial's single node by default."""
     tau: float = 0.02
-    """Time constant of all nodes, seconds."""
+    """Time constant of the latent nodes, seconds."""
+    tau_error: float | None = None
+    """Of the error nodes; None: that of the latent nodes, as in the tutorial."""
+    tau_interneuron: float | None = None
+    """Of the interneurons; None: that of the error nodes."""
     feedback_gain: float = 1.0
     """Strength with which predictions reach the error nodes; 0 cuts the feedback."""
     learning_rate: float = 0.0
@@ -86,10 +94,11 @@ class Bogacz2017(Circuit):
         self, name: str, level: int, size: int, precision: float | NDArray[np.float64]
     ) -> list[Population]:
         full = np.ndim(precision) == 2
-        error = Error(self.tau, variance=0.0 if full else 1.0 / np.asarray(precision))
+        tau = self.tau if self.tau_error is None else self.tau_error
+        error = Error(tau, variance=0.0 if full else 1.0 / np.asarray(precision))
         nodes = [Population(name, error, size, level, "weighted_error")]
         if full:
-            interneuron = Leaky(self.tau)
+            interneuron = Leaky(tau if self.tau_interneuron is None else self.tau_interneuron)
             nodes.append(Population(f"{name}_int", interneuron, size, level, "interneuron"))
         return nodes
 

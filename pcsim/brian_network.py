@@ -10,6 +10,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from pcsim.declaration import STIMULUS, Population, Projection, direct_order, port_of
+from pcsim.messages import refusal
 
 __all__ = ["BrianNetwork"]
 
@@ -79,6 +80,11 @@ class BrianNetwork:
     def _group(self, population: Population, projections: Sequence[Projection]) -> Any:
         """Write the equations of one population and set its parameters."""
         equations = population.kind.brian_equations()
+        missing = [name for name, text in equations.expressions.items() if not text]
+        if missing:
+            found = f"a nonlinearity of population {population.name!r} without Brian 2 strings"
+            advice = "Give Nonlinearity(brian=..., brian_df=...)."
+            raise ValueError(refusal("run_brian", found, "an expression in u", advice))
         lines = [f"{name} : 1" for name in equations.matrices]
         for port in population.kind.ports:
             into = [p for p in projections if p.target == population.name]
@@ -187,7 +193,7 @@ class BrianNetwork:
         self, frame_of: Sequence[int], names: Sequence[str], *, every: int, n_recorded: int
     ) -> NDArray[np.float64]:
         """Run through the stimulus; return the rates (trial, time, unit) of these populations."""
-        monitors = [self._monitor(name) for name in names]
+        monitors = [self._monitor(name, every) for name in names]
         direct = [updater for order, updater in sorted(self._sums, key=_first) if order < _LAST]
         again = any(name in self._order for name in names)
         step = 0
@@ -204,10 +210,7 @@ class BrianNetwork:
         def finish() -> None:
             nonlocal step
             step += 1
-            due = step % every == 0 and step // every <= n_recorded
-            for monitor in monitors:
-                monitor.active = due
-            if due and again:
+            if again and step % every == 0:
                 # What follows at once follows the new state, with the frame that was on so far.
                 for _, later, ring in self._taps:
                     later.set_value(ring[step % len(ring)])
@@ -222,19 +225,24 @@ class BrianNetwork:
             self._add(
                 self.brian2.NetworkOperation(function, clock=self.clock, when=when, order=order)
             )
-        self.network.run(len(frame_of) * self.dt * self.brian2.second, namespace={})
+        # What is recorded at the end of the last step is read at the beginning of one more.
+        n_steps = n_recorded * every + 1
+        frame_of = [*frame_of, frame_of[-1]]
+        self.network.run(n_steps * self.dt * self.brian2.second, namespace={})
         rates = [self._recorded(monitor) for monitor in monitors]
         return np.concatenate(rates, axis=-1)
 
-    def _monitor(self, name: str) -> Any:
+    def _monitor(self, name: str, every: int) -> Any:
+        """Record before anything happens in a step: that is the end of the step before."""
+        dt = every * self.dt * self.brian2.second
         return self._add(
             self.brian2.StateMonitor(
-                self.groups[name], "rate", record=True, clock=self.clock, when="end", order=1
+                self.groups[name], "rate", record=True, dt=dt, when="start", order=-1
             )
         )
 
     def _recorded(self, monitor: Any) -> NDArray[np.float64]:
-        rate = np.asarray(monitor.rate_)
+        rate = np.asarray(monitor.rate_)[:, 1:]
         return np.moveaxis(rate.reshape(self.n_trials, -1, rate.shape[-1]), 1, 2)
 
     def _show(self, frame_of: Sequence[int], step: int) -> None:

@@ -47,7 +47,7 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
     evidence = xr.Dataset(
         {
             "aic_gain": gain.fillna(0.0),
-            "width_deviation": np.abs(ratio - 1.0).fillna(0.0),
+            "width_deviation": xr.apply_ufunc(np.abs, ratio - 1.0).fillna(0.0),
             "exponent": fit["n"],
             "c50": fit["c50"],
             "curve": curve,

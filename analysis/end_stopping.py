@@ -11,7 +11,7 @@ import xarray as xr
 
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.model import Model, lesion
-from pcsim.protocols import lacks, respond, signal_role, window_mean
+from pcsim.protocols import lacks, respond, signal_role, visual_field, window_mean
 from pcsim.stimuli import bars
 
 if TYPE_CHECKING:
@@ -30,18 +30,18 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
     """Show dark horizontal bars of growing length, with and without feedback."""
     role = signal_role(model, LEVEL)
     assert role is not None
-    px_per_deg = float(model.px_per_deg or 16.0)
+    field, px_per_deg = visual_field(model)
     stimulus = bars(
-        model.field_shape, length=LENGTHS / px_per_deg, width=2 / px_per_deg, contrast=-1.0,
+        field, length=LENGTHS / px_per_deg, width=2 / px_per_deg, contrast=-1.0,
         duration=0.5, px_per_deg=px_per_deg,
     )  # fmt: skip
-    curves, kept = {}, None
+    curves, shown = {}, []
     for name, tested in (("intact", model), ("cut", lesion(model, feedback_gain=0.0))):
         responses = respond(tested, stimulus, level=LEVEL, role=role, every=0.05, seed=seed)
         central = np.abs(responses["x"].values) <= 0.16
         responses = responses.isel(unit=central)
         curves[name] = np.abs(window_mean(responses, 0.3, 0.5)).T  # (unit, length)
-        kept = kept or responses
+        shown.append(responses)
     index = {name: end_stopping(curve) for name, curve in curves.items()}
     peak = curves["intact"].max(axis=1)
     evidence = xr.Dataset(
@@ -57,7 +57,7 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
         },
         coords={"length": LENGTHS / px_per_deg},
     )
-    return evidence, kept
+    return evidence, shown[0]
 
 
 def end_stopping(curves: Any) -> Any:

@@ -33,14 +33,17 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
     # The proximal surround: the shown diameter nearest to twice the optimal one.
     twice = np.abs(np.log(diameter / (2.0 * diameter.isel(size=best)))).argmin("size")
     peak = intact.max("size")
-    effects = {
+    effects: dict[str, xr.DataArray] = {
         "centre": change(intact.isel(size=best), cut.isel(size=best)),
         "surround": change(intact.isel(size=twice), cut.isel(size=twice)),
-        "size_change": np.log2(diameter.isel(size=cut.argmax("size")) / diameter.isel(size=best)),
+        "size_change": xr.apply_ufunc(
+            np.log2, diameter.isel(size=cut.argmax("size")) / diameter.isel(size=best)
+        ),
         "suppression_change": suppression(cut) - suppression(intact),
     }
     signs = {"centre": -1, "surround": 1, "size_change": 1, "suppression_change": -1}
-    score = sum((sign * effects[name] > 0).astype(float) for name, sign in signs.items())
+    agrees = [(sign * effects[name] > 0) * 1.0 for name, sign in signs.items()]
+    score = xr.concat(agrees, "effect").sum("effect")
     return xr.Dataset(
         {
             **effects,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
@@ -37,12 +37,12 @@ class Rotated:
     @property
     def field_shape(self) -> tuple[int, int] | None:
         """Rows and columns of the visual field."""
-        return self.model.field_shape
+        return cast("Model", self.model).field_shape
 
     @property
     def px_per_deg(self) -> float | None:
         """Pixels per degree."""
-        return self.model.px_per_deg
+        return cast("Model", self.model).px_per_deg
 
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None
@@ -59,7 +59,8 @@ class Rotated:
             rng = np.random.default_rng([self.seed, len(units)])
             turn = np.linalg.qr(rng.standard_normal((len(units), len(units))))[0]
             rate[..., units] = rate[..., units] @ turn
-        return responses.assign(rate=(("trial", "time", "unit"), rate))
+        turned: xr.Dataset = responses.assign(rate=(("trial", "time", "unit"), rate))
+        return turned
 
 
 def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Dataset]:
@@ -72,7 +73,7 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
     near = np.maximum(np.abs(responses["x"].values), np.abs(responses["y"].values)) <= CENTRAL
     fields = fields.isel(unit=near)
     around = crop(fields)
-    peak = np.abs(around).max(("y", "x"))
+    peak = xr.apply_ufunc(np.abs, around).max(("y", "x"))
     evidence = xr.Dataset(
         {
             "depth": annulus_depth(around),

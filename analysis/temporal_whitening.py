@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ import xarray as xr
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.measures import power_spectrum, spectral_slope, spectral_variation
 from pcsim.model import Learner, Model
-from pcsim.protocols import first_level, respond, signal_role
+from pcsim.protocols import first_level, respond, signal_role, visual_field
 from pcsim.responses import make_responses
 from pcsim.roster import training_stimulus
 from pcsim.stimuli import natural_sequences
@@ -40,12 +40,12 @@ class Pixels:
     @property
     def field_shape(self) -> tuple[int, int] | None:
         """Rows and columns of the visual field."""
-        return self.model.field_shape
+        return cast("Model", self.model).field_shape
 
     @property
     def px_per_deg(self) -> float | None:
         """Pixels per degree."""
-        return self.model.px_per_deg
+        return cast("Model", self.model).px_per_deg
 
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None
@@ -69,9 +69,10 @@ class Pixels:
 
 def sequences(model: Model, *, seed: int, scale: str) -> tuple[xr.DataArray, xr.DataArray]:
     """Return natural sequences, and Gaussian noise of the same mean and variance."""
+    field, px_per_deg = visual_field(model)
     natural = natural_sequences(
-        model.field_shape, n=N_SEQUENCES[scale], n_frames=N_FRAMES, frame_duration=FRAME,
-        px_per_deg=model.px_per_deg, seed=seed + 10_000,
+        field, n=N_SEQUENCES[scale], n_frames=N_FRAMES, frame_duration=FRAME,
+        px_per_deg=px_per_deg, seed=seed + 10_000,
     )  # fmt: skip
     rng = np.random.default_rng([seed, 4])
     noise = rng.normal(float(natural.mean()), float(natural.std()), natural.shape)
@@ -108,7 +109,7 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
 
 def shuffled(model: Any, seed: int) -> Any:
     """Return the model fitted on frames in random order; as it is if it learns no sequences."""
-    if not isinstance(model, Learner) or model.curriculum != "sequences":
+    if not isinstance(model, Learner) or getattr(model, "curriculum", "") != "sequences":
         return model
     stimulus = training_stimulus(model, "natural", seed=seed)
     order = np.random.default_rng([seed, 44]).permutation(stimulus.sizes["time"])

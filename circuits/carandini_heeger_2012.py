@@ -61,7 +61,7 @@ class CarandiniHeeger2012(FilterBankCircuit):
         output = DivisiveNormalization(
             tau=self.tau, semisaturation=self.semisaturation, exponent=self.exponent
         )
-        place = {"size": len(x), "x": x, "y": y, "level": 1, "area": "V1"}
+        place: dict[str, Any] = {"size": len(x), "x": x, "y": y, "level": 1, "area": "V1"}
         return (
             Population(name="power", kind=drive, population="interneuron", **place),
             Population(name="output", kind=output, population="output", **place),

@@ -110,7 +110,7 @@ class LocallyCompetitive(Circuit):
             active = self.settle_patches(atoms, batch)
             power = np.linalg.norm(active, 2) ** 2 / len(batch)
             step = (batch - active @ atoms.T).T @ active / len(batch)
-            atoms = atoms + rate / max(1.0, power) * step
+            atoms = atoms + rate / max(1.0, float(power)) * step
             atoms = atoms / np.linalg.norm(atoms, axis=0)
             rate /= self.learning_decay ** (len(chosen) / DECAY_EVERY)
         return replace(self, dictionary=atoms)

@@ -104,7 +104,11 @@ class RaoBallard1999(Circuit):
         for index, module in enumerate(MODULES):
             x, y = self.positions(index)
             middle = np.full(N_LATENT, x.mean())
-            own = {"x": middle, "y": np.zeros(N_LATENT), "channel": np.full(N_LATENT, index)}
+            own: dict[str, Any] = {
+                "x": middle,
+                "y": np.zeros(N_LATENT),
+                "channel": np.full(N_LATENT, index),
+            }
             out += [
                 Population(
                     name=f"error_0_{module}", kind=Error(tau=None), size=PATCH**2, level=0,
@@ -239,10 +243,10 @@ class RaoBallard1999(Circuit):
         upper_step = self.feedback_gain * above.T @ top / len(r)
         power = self.precision * np.linalg.norm(r.transpose(1, 0, 2), 2, axis=(1, 2)) ** 2 / len(r)
         top_power = self.top_precision * np.linalg.norm(top, 2) ** 2 / len(r)
-        lower = self.weights + rate / max(1.0, power.max()) * (
+        lower = self.weights + rate / max(1.0, float(power.max())) * (
             lower_step - self.weight_decay * self.weights
         )
-        upper = self.top_weights + rate / max(1.0, top_power) * (
+        upper = self.top_weights + rate / max(1.0, float(top_power)) * (
             upper_step - self.weight_decay * self.top_weights
         )
         return replace(self, weights=lower, top_weights=upper)

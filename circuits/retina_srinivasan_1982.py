@@ -101,7 +101,7 @@ class RetinaSrinivasan1982(Circuit):
         """Outputs (the errors of the lateral prediction) and interneurons."""
         rows, columns = np.indices((SIDE, SIDE)).reshape(2, -1)
         centre = (SIDE - 1) / 2
-        place = {
+        place: dict[str, Any] = {
             "size": SIDE**2, "level": 0, "area": "retina",
             "x": (columns - centre) / self.px_per_deg, "y": (centre - rows) / self.px_per_deg,
         }  # fmt: skip

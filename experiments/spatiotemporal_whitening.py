@@ -110,7 +110,10 @@ def whiten_time(folder: Path, needs: Mapping[str, Path], *, seed: int, n: int) -
         for start in (0, 500)
     )  # fmt: skip
     data, held_out = (one.to_numpy().reshape(n, 500, -1) for one in (movies, test))
-    flows = {**TEMPORAL, BOTH: SpatioTemporal(Whitening("zca", RIDGE), TemporalAR(order=ORDER))}
+    flows: dict[str, Any] = {
+        **TEMPORAL,
+        BOTH: SpatioTemporal(Whitening("zca", RIDGE), TemporalAR(order=ORDER)),
+    }
     stages = {"before": held_out}
     stages |= {name: np.asarray(f.fit(data).forward(held_out)) for name, f in flows.items()}
     labels = xr.Variable("flow", list(stages))
@@ -178,8 +181,10 @@ def figures(run: Run) -> dict[str, Figure]:
         xr.open_dataset(run.folder / "time.nc", engine="h5netcdf") as time,
         publication_figure(DOUBLE_COLUMN, 150.0) as figure,
     ):
-        upper, middle, lower = figure.subfigures(3, 1, height_ratios=[1.15, 0.9, 1.1])
-        left, right = upper.subfigures(1, 2, width_ratios=[1.0, 1.05])
+        rows: Any = figure.subfigures(3, 1, height_ratios=[1.15, 0.9, 1.1])
+        upper, middle, lower = rows
+        columns: Any = upper.subfigures(1, 2, width_ratios=[1.0, 1.05])
+        left, right = columns
         draw_filters(left, space)
         draw_image(right, space)
         draw_frames(middle, time)
@@ -246,7 +251,9 @@ def draw_spectra(axes: Any, space: xr.Dataset, time: xr.Dataset) -> None:
     for flow in time["flow"].values:
         power = relative(time["spectrum"].sel(flow=flow), TEMPORAL_BAND)
         label = "log luminance" if flow == "before" else str(flow)
-        line = {"color": colour("data"), "linestyle": "-"} if flow == "before" else {}
+        line: dict[str, Any] = (
+            {"color": colour("data"), "linestyle": "-"} if flow == "before" else {}
+        )
         plot_spectrum(power.sel(frequency=slice(1, 50)), ax=axes[1], label=label, **line)
     axes[1].set_xlabel("Temporal frequency (Hz)")
     for ax, ticks in zip(axes, ((0.5, 1, 2, 4, 8), (1, 3, 10, 30)), strict=True):

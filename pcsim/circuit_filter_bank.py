@@ -34,7 +34,8 @@ def draw_bank(
         Share of the field's sides over which the centres lie, around the middle.
     """
     filters, table = gabor_bank(FIELD, n, rng=rng, px_per_deg=PX_PER_DEG, spread=spread)
-    return filters, np.stack([table["x"], table["y"]], axis=1) / PX_PER_DEG
+    places = np.stack([table["x"], table["y"]], axis=1) / PX_PER_DEG
+    return np.asarray(filters, dtype=np.float64), np.asarray(places, dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,6 +162,6 @@ def test_lgn_transfer_function_is_that_of_the_relay():
     turn = np.exp(-2j * np.pi * frequency * 0.001)
     expected = 0.2 * abs(1 - 0.7 * (1 - keep) / (1 - keep * turn))
     np.testing.assert_allclose(abs(phasor), expected, rtol=1e-9)
-    # In continuous time the law is (1 - c + i w tau) / (1 + i w tau); a held input lags it a little.
+    # In continuous time it is (1 - c + i w tau) / (1 + i w tau); a held input lags a little.
     iw = 2j * np.pi * frequency * 0.03
     np.testing.assert_allclose(abs(phasor), 0.2 * abs((1 - 0.7 + iw) / (1 + iw)), rtol=0.02)

@@ -10,6 +10,7 @@ from pcsim.protocols.signals import (
     respond,
     roles_at,
     signal_role,
+    visual_field,
     window_mean,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "roles_at",
     "signal_role",
     "size_tuning",
+    "visual_field",
     "window_mean",
 ]

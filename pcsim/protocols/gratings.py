@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pcsim.messages import refusal
 from pcsim.model import Model
 from pcsim.protocols.fields import map_fields, preferences
-from pcsim.protocols.signals import respond, signal_role, window_mean
+from pcsim.protocols.signals import respond, signal_role, visual_field, window_mean
 from pcsim.stimuli import gratings
 
 __all__ = ["amplitude", "fitted_gratings", "fitted_units", "size_tuning"]
@@ -36,7 +36,7 @@ def fitted_units(model: Model, level: int, *, seed: int, scale: str) -> xr.Datas
     its `role` at its `level`.
     """
     role = signal_role(model, level)
-    if role is None or model.px_per_deg is None or model.field_shape is None:
+    if role is None:
         found = f"{type(model).__name__} without units to read at level {level}"
         raise ValueError(refusal("fitted_units", found, "error, output or latent units there"))
     fields, responses = map_fields(model, level=level, role=role, seed=seed)
@@ -46,9 +46,11 @@ def fitted_units(model: Model, level: int, *, seed: int, scale: str) -> xr.Datas
     if len(index) > most:
         rng = np.random.default_rng([seed, 7])
         index = np.sort(rng.choice(index, most, replace=False))
-    units = preferences(fields.isel(unit=index), px_per_deg=model.px_per_deg)
-    ny, nx = (side / model.px_per_deg for side in model.field_shape)
-    room = np.minimum(nx - 2 * np.abs(units["x"]), ny - 2 * np.abs(units["y"]))
+    field, px_per_deg = visual_field(model)
+    units = preferences(fields.isel(unit=index), px_per_deg=px_per_deg)
+    ny, nx = (side / px_per_deg for side in field)
+    rooms = nx - 2 * np.abs(units["x"].values), ny - 2 * np.abs(units["y"].values)
+    room = xr.DataArray(np.minimum(*rooms), dims="unit")
     return units.assign(largest=room, index=("unit", index)).assign_coords(role=role, level=level)
 
 
@@ -79,17 +81,21 @@ def fitted_gratings(
     own = {name: units[name] for name in ("x", "y", "orientation", "spatial_frequency")}
     shown = {name: xr.DataArray(value) for name, value in {**own, **parameters}.items()}
     shown["phase"] = xr.DataArray(PHASES, dims="phase")
-    grid = xr.broadcast(xr.DataArray(np.arange(units.sizes["unit"]), dims="unit"), *shown.values())
-    dims = ("unit", *(d for d in grid[0].dims if d not in ("unit", "phase")), "phase")
-    grid = [one.transpose(*dims) for one in grid]
-    flat = {name: one.to_numpy().ravel() for name, one in zip(shown, grid[1:], strict=True)}
-    stimulus = gratings(model.field_shape, **flat, duration=DURATION, px_per_deg=model.px_per_deg)
+    index = xr.DataArray(np.arange(units.sizes["unit"]), dims="unit")
+    spread = xr.broadcast(index, *shown.values())
+    dims = ("unit", *(d for d in spread[0].dims if d not in ("unit", "phase")), "phase")
+    own_unit, *grid = (one.transpose(*dims) for one in spread)
+    flat: dict[str, Any] = {
+        name: one.to_numpy().ravel() for name, one in zip(shown, grid, strict=True)
+    }
+    field, px_per_deg = visual_field(model)
+    stimulus = gratings(field, **flat, duration=DURATION, px_per_deg=px_per_deg)
     level, role = int(units["level"].item()), str(units["role"].item())
     responses = respond(model, stimulus, level=level, role=role, every=0.05, seed=seed)
     steady = window_mean(responses, STEADY, DURATION)
-    which = units["index"].to_numpy()[grid[0].to_numpy().ravel()]
-    by_phase = steady[np.arange(len(steady)), which].reshape(grid[0].shape)
-    response = grid[0].isel(phase=0, drop=True).astype(float).copy(data=amplitude(by_phase))
+    which = units["index"].to_numpy()[own_unit.to_numpy().ravel()]
+    by_phase = steady[np.arange(len(steady)), which].reshape(own_unit.shape)
+    response = own_unit.isel(phase=0, drop=True).astype(float).copy(data=amplitude(by_phase))
     return response, responses
 
 
@@ -103,7 +109,8 @@ def size_tuning(model: Model, units: xr.Dataset, *, seed: int = 0) -> xr.Dataset
     Dataset: `response` and `diameter` (unit, size), degrees; `size` in sigma.
     """
     sigmas = xr.DataArray(np.geomspace(0.2, 10.0, N_SIZES), dims="size")
-    diameter = np.minimum(units["sigma"] * sigmas, units["largest"]).transpose("unit", "size")
+    wanted = units["sigma"] * sigmas
+    diameter = wanted.where(wanted < units["largest"], units["largest"]).transpose("unit", "size")
     response, _ = fitted_gratings(model, units, {"diameter": diameter}, seed=seed)
     tuning = xr.Dataset({"response": response, "diameter": diameter})
     return tuning.assign_coords(size=sigmas.to_numpy())

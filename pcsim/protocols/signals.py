@@ -22,6 +22,7 @@ __all__ = [
     "respond",
     "roles_at",
     "signal_role",
+    "visual_field",
     "window_mean",
 ]
 
@@ -29,19 +30,26 @@ OUTPUTS = ("error", "output", "latent")
 """Roles read by default: error units, or what a model without them sends on."""
 
 
-def blank(model: Model, *, duration: float = 0.02) -> xr.DataArray:
-    """Return one grey trial that fills a model's field.
+def visual_field(model: Model) -> tuple[tuple[int, int], float]:
+    """Return rows and columns of a model's field, and its pixels per degree.
 
     Raises
     ------
     ValueError
         If the model sees no images.
     """
-    if model.field_shape is None:
+    if model.field_shape is None or model.px_per_deg is None:
         found = f"{type(model).__name__} without a visual field"
-        raise ValueError(refusal("blank", found, "a model that sees images"))
-    grey = np.full((1, 1, *model.field_shape), 0.5)
-    return stimulus_array(grey, frame_duration=duration, px_per_deg=model.px_per_deg)
+        raise ValueError(refusal("visual_field", found, "a model that sees images"))
+    return model.field_shape, model.px_per_deg
+
+
+def blank(model: Model, *, duration: float = 0.02) -> xr.DataArray:
+    """Return one grey trial that fills a model's field."""
+    shape, px_per_deg = visual_field(model)
+    return stimulus_array(
+        np.full((1, 1, *shape), 0.5), frame_duration=duration, px_per_deg=px_per_deg
+    )
 
 
 def labels(model: Model) -> list[tuple[int, str]]:

@@ -176,17 +176,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _exit_code(arguments: list[str]) -> int:
-    import click
-
     try:
         code = app(args=arguments, prog_name="pcsim", standalone_mode=False)
         if code != INTERRUPTED:
             return code if isinstance(code, int) else 0
         raise KeyboardInterrupt
-    except click.ClickException as error:
-        _say(error.format_message())
-        return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _say("stopped. What was finished is kept; run again to go on.")
         return INTERRUPTED
     except BrokenPipeError:
@@ -196,8 +191,11 @@ def _exit_code(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("PCSIM_TRACEBACK"):
             raise
+        # Errors of the command line itself say what they mean by a method of their own.
+        usage = getattr(error, "format_message", None)
         known = isinstance(error, ValueError | TypeError | RuntimeError | OSError)
-        _say(str(error) if known else f"{type(error).__name__}: {error}. This is a bug.")
+        bug = f"{type(error).__name__}: {error}. This is a bug."
+        _say(usage() if usage else str(error) if known else bug)
         return 2
 
 

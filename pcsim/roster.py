@@ -275,7 +275,8 @@ def load_model(path: str | Path) -> Model:
     where = f"load_model {folder.name}"
     advice = "Train it again."
     try:
-        with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+        # An open file, because numpy leaves one open that turns out to be no archive.
+        with (folder / "arrays.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         values = {name: _decode(value, arrays) for name, value in saved["fields"].items()}
         source, kind = saved["source"], saved["type"]

@@ -1,0 +1,224 @@
+"""The report: one page that holds everything, says everything, and asks nobody."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+from matplotlib.figure import Figure
+
+from pcsim.experiment import Run
+from pcsim.experiment_battery import describe
+from pcsim.experiment_folder import save_figures
+from pcsim.hypothesis import Control, Hypothesis, Reference, Requirement
+from pcsim.provenance import provenance
+from pcsim.report import write_report
+from pcsim.storage import write_json
+from pcsim.verdict import Outcome, Verdict, to_csv
+
+VOID = {"meta", "link", "img", "br", "input"}
+
+
+class Page(HTMLParser):
+    """Collects what a test looks at, and refuses tags that do not close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def claim(key: str, **changes) -> Hypothesis:
+    values = {
+        "id": key,
+        "name": f"Name of {key}",
+        "claim": "Cortex <predicts> & subtracts.",
+        "family": "V1",
+        "protocol": "Bars of growing length.",
+        "statistic": "Share of end-stopped units.",
+        "signal": "error units",
+        "units": "share",
+        "falsified_if": ("The drop is below 50 %.", "Noise shows half."),
+        "observe": lambda *a, **k: None,
+        "variables": ("share",),
+        "controls": (Control(name="flat", statement="No hierarchy.", variant="LCA"),),
+        "requirements": (Requirement(name="peak", statement="Peak stays.", combine=len),),
+        "reference": Reference(
+            value=0.4, interval=(0.3, 0.7), status="remembered", source="Rao & Ballard 1999"
+        ),
+        "rope": (-0.05, 0.05),
+    }
+    return Hypothesis(**{**values, **changes})
+
+
+def verdicts() -> list[Verdict]:
+    shared = {"version": 1, "family": "V1", "reference_status": "remembered"}
+    return [
+        Verdict(
+            hypothesis="H10", model="RB", verdict=Outcome.QUALITATIVE, effect=0.4321, low=0.31,
+            high=0.5, control="flat", control_effect=-0.0123, control_low=-0.1, control_high=0.08,
+            difference_low=0.25, difference_high=0.55, p=0.0002, p_holm=0.0417, n_replicas=3,
+            n_included=84, n_total=96, expectation="+", reason="It is there.",
+            requirements="peak: 0.2 [0.1, 0.3], wanted > 0", **shared,
+        ),
+        Verdict(
+            hypothesis="H10", model="RB-cut", verdict=Outcome.NA, expectation="-",
+            reason="It lacks <error> units.", **shared,
+        ),
+        Verdict(hypothesis="H11", model="RB", verdict=Outcome.REFUTED, effect=-1.0, **shared),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    folder = tmp_path / "run"
+    settings = {"models": ("RB", "RB-cut"), "seeds": (0, 1, 2), "scale": "quick"}
+    run = Run(folder, "correspondence", "Which findings?", "quick", settings, {})
+    run.save()
+    to_csv(verdicts(), folder / "verdicts.csv")
+    write_json(folder / "hypotheses.json", [describe(claim("H10")), describe(claim("H11"))])
+    write_json(folder / "provenance.json", provenance(settings, [0, 1, 2]))
+    save_figures(run, "state", lambda run: {"figures/H10": Figure((2, 1)), "figure": Figure()})
+    return run
+
+
+@pytest.fixture
+def page(run, tmp_path) -> Page:
+    write_report([run.folder], tmp_path / "report.html")
+    return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_it_needs_no_network_and_no_other_file(page, tmp_path):
+    for _, attrs in page.tags:
+        for name in ("src", "href", "srcset", "data"):
+            target = attrs.get(name) or ""
+            assert not target or target.startswith(("#", "data:"))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not page.all("script")
+
+
+def test_every_link_leads_somewhere_and_ids_are_unique(page):
+    ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
+    assert len(set(ids)) == len(ids)
+    targets = {attrs["href"] for attrs in page.all("a")}
+    assert targets
+    assert {target[1:] for target in targets} <= set(ids)
+    labels = {attrs["aria-labelledby"] for _, attrs in page.tags if attrs.get("aria-labelledby")}
+    assert labels <= set(ids)
+
+
+def test_a_screen_reader_finds_its_way(page):
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("h1")) == 1
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(attrs.get("scope") in ("row", "col") for attrs in page.all("th"))
+    assert all(len(attrs["alt"]) > 20 for attrs in page.all("img"))
+    assert page.all("a")[0]["class"] == "skip"
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_it_says_all_there_is(page):
+    for words in (
+        "Which findings?",
+        "Cortex <predicts> & subtracts.",
+        "Bars of growing length.",
+        "error units",
+        "Share of end-stopped units.",
+        "practically none within [−0.05, 0.05]",
+        "0.4 [0.3, 0.7]; remembered",
+        "Rao & Ballard 1999",
+        "The drop is below 50 %. Noise shows half.",
+        "flat (column LCA): No hierarchy.",
+        "peak : Peak stays.",
+        "0.432 [0.31, 0.5]",
+        "−0.0123 [−0.1, 0.08] flat",
+        "[0.25, 0.55]",
+        "< 0.001",
+        "0.042",
+        "84 of 96",
+        "+ pass",
+        "It is there. peak: 0.2 [0.1, 0.3], wanted > 0.",
+        "It lacks <error> units.",
+        "Machine",
+        "Source sha256",
+        "0, 1, 2",
+    ):
+        assert words in page.text, words
+
+
+def test_the_matrix_has_a_cell_for_each_verdict(page):
+    cells = [a for a in page.all("a") if "Expected" in (a.get("title") or "")]
+    assert [a["title"] for a in cells] == [
+        "H10, RB: QUALITATIVE. Expected: + pass.",
+        "H10, RB-cut: N/A. Expected: \N{MINUS SIGN} fail.",
+        "H11, RB: REFUTED. Expected: not stated.",
+    ]
+
+
+def test_the_panel_is_inside(page):
+    (image,) = page.all("img")
+    assert image["src"].startswith("data:image/svg+xml;base64,")
+    assert "H10" in image["alt"]
+
+
+def test_a_large_svg_gives_way_to_the_png(run, tmp_path):
+    svg = run.folder / "figures" / "H10.svg"
+    svg.write_bytes(svg.read_bytes() + b" " * 1_600_000)
+    write_report([run], tmp_path / "report.html")
+    (image,) = Page((tmp_path / "report.html").read_text(encoding="utf-8")).all("img")
+    assert image["src"].startswith("data:image/png;base64,")
+
+
+def test_several_runs_on_one_page(run, tmp_path):
+    folder = tmp_path / "whitening"
+    other = Run(folder, "whitening", "What does whitening do?", "quick", {"seeds": (0,)}, {})
+    other.save()
+    save_figures(other, "state", lambda run: {"figure": Figure()})
+    write_report([run.folder, folder], tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "What does whitening do?" in page.text
+    assert [a["alt"] for a in page.all("img")][-1] == "What does whitening do?"
+    ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_same_run_gives_the_same_bytes(run, tmp_path):
+    write_report([run.folder], tmp_path / "a.html")
+    write_report([run], tmp_path / "b.html")
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"without run\.json"):
+        write_report([tmp_path], tmp_path / "report.html")
+    with pytest.raises(ValueError, match="no runs"):
+        write_report([], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,201 @@
+"""The battery as an experiment: its pieces, what they share, and a small run of it for real."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import xarray as xr
+
+from pcsim import catalog
+from pcsim.experiment import Piece, run_experiment
+from pcsim.experiment_battery import Battery, battery_pieces, evidence, slug
+from pcsim.experiment_figures import evidence_of
+from pcsim.hypothesis import Hypothesis
+from pcsim.roster import ROSTER
+from pcsim.verdict import Outcome, read_csv
+
+EXPERIMENT = catalog.load("experiments", "correspondence")
+MODEL = '''
+"""Units with a gain; without one they have no signal."""
+
+from dataclasses import dataclass
+
+from pcsim.responses import make_responses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy:
+    gain: float = 1.0
+    field_shape = (2, 3)
+    px_per_deg = 16.0
+
+    def run(self, stimulus, *, seed=0, record=None):
+        rate = self.gain * stimulus.values.reshape(*stimulus.shape[:2], -1)
+        units = {"population": ["output"] * 6, "level": [1] * 6, "area": ["V1"] * 6}
+        time = stimulus["time"].values + float(stimulus["frame_duration"])
+        trial = {"condition": stimulus["condition"].values}
+        return make_responses(rate, time=time, units=units, trial=trial)
+
+
+MODEL = Toy()
+'''
+HYPOTHESIS = '''
+"""There is a gain."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from pcsim.hypothesis import Control, Hypothesis, Reference
+from pcsim.stimuli import white_noise
+
+
+def observe(model, *, seed, scale):
+    responses = model.run(white_noise((2, 3), n_trials=4, seed=seed))
+    rate = responses["rate"].mean("time").transpose("unit", "trial").values
+    included = np.ones(6, bool)
+    data = {"rate": (("unit", "stimulus"), rate), "included": ("unit", included)}
+    return xr.Dataset(data), responses
+
+
+def panel(evidence, ax):
+    Path("%(drawn)s").write_text(" ".join(sorted(evidence)))
+    ax.plot([float(one["rate"].mean()) for replicas in evidence.values() for one in replicas])
+
+
+HYPOTHESIS = Hypothesis(
+    id="T1", name="A gain", claim="A gain.", family="toy", protocol="Noise.", statistic="Mean.",
+    signal="output", falsified_if="None.", observe=observe, variables=("rate",),
+    missing=lambda model: "" if model.gain else "it has no gain",
+    controls=(
+        Control(name="cut in half", statement="Weak.", transform=lambda m, s: replace(m, gain=0.1)),
+        Control(name="rival", statement="Weak.", variant="%(weak)s"),
+    ),
+    reference=Reference(status="computed", source="Here", interval=(0.4, 0.6)), panel=panel,
+)
+'''
+
+
+def pieces(**changes) -> dict[str, Piece]:
+    settings = {**EXPERIMENT.scales["quick"], "scale": "quick", **changes}
+    return {piece.key: piece for piece in EXPERIMENT.pieces(settings)}
+
+
+def test_every_column_and_every_hypothesis_is_in_it():
+    quick, full = EXPERIMENT.scales["quick"], EXPERIMENT.scales["full"]
+    assert (quick["seeds"], full["seeds"]) == (3, 5)
+    assert set(quick["models"]) == {variant.label for variant in ROSTER}
+    assert set(quick["hypotheses"]) == set(catalog.names("analysis"))
+    kinds = Counter(key.split("/")[0] for key in pieces())
+    n_columns, n_hypotheses = len(ROSTER), len(catalog.names("analysis"))
+    assert kinds["judge"] == n_columns * n_hypotheses
+    assert kinds["observe"] == 3 * n_columns * n_hypotheses
+    assert kinds["train"] == 3 * n_columns
+
+
+def test_needs_are_pieces_and_every_model_is_trained_once():
+    found = pieces()
+    for piece in found.values():
+        assert set(piece.needs) <= set(found)
+    assert found["train/RB-cut/1"].needs == ("train/RB/1",)
+    assert found["train/RB-noise/1"].needs == ()
+    assert found["train/RB/1"].weight > found["train/RB-untr/1"].weight
+
+
+def test_rivals_are_observed_even_if_they_are_no_columns():
+    found = pieces(models=("RB",), hypotheses=("end_stopping",), seeds=(0,))
+    trained = {key for key in found if key.startswith("train/")}
+    claim: Hypothesis = catalog.load("analysis", "end_stopping")
+    rivals = {control.variant for control in claim.controls if control.variant}
+    assert {f"train/{label}/0" for label in {"RB", *rivals}} <= trained
+    assert [key for key in found if key.startswith("judge/")] == ["judge/H10/RB"]
+
+
+def test_what_a_column_is_judged_by_does_not_depend_on_the_others():
+    alone = pieces(models=("RB",), hypotheses=("end_stopping",))
+    among = pieces()
+    assert all(among[key] == piece for key, piece in alone.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"models": ("RB", "rao_ballard_1999")}, "each once"),
+        ({"hypotheses": ()}, "one or more"),
+        ({"models": ("RBB",)}, "model 'RBB'"),
+        ({"hypotheses": ("end_stoping",)}, "Did you mean 'end_stopping'"),
+    ],
+)
+def test_unlawful_settings_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        pieces(**changes)
+
+
+def test_names_become_keys():
+    assert slug("a / b.c (d)") == "a-b.c-d"
+
+
+@pytest.fixture
+def toy(tmp_path) -> dict[str, tuple[str, ...]]:
+    sources = {
+        "strong.py": MODEL,
+        "weak.py": MODEL.replace("gain: float = 1.0", "gain: float = 0.1"),
+        "mute.py": MODEL.replace("gain: float = 1.0", "gain: float = 0.0"),
+        "gain.py": HYPOTHESIS % {"weak": tmp_path / "weak.py", "drawn": tmp_path / "drawn"},
+    }
+    for name, source in sources.items():
+        (tmp_path / name).write_text(source)
+    models = tuple(str(tmp_path / name) for name in ("strong.py", "mute.py", "weak.py"))
+    return {"models": models, "hypotheses": (str(tmp_path / "gain.py"),)}
+
+
+def test_a_small_battery_for_real(tmp_path, toy):
+    run = run_experiment(EXPERIMENT, settings=toy, out=tmp_path / "run", workers=0)
+    found = {one.model: one for one in read_csv(run.folder / "verdicts.csv")}
+    # Noise around 0.5 at a gain of 1 against 0.1; the weak column is its own control.
+    assert found["strong"].verdict == Outcome.SUPPORTED
+    assert found["strong"].effect == pytest.approx(0.5, abs=0.1)
+    assert found["strong"].control_effect == pytest.approx(0.1 * found["strong"].effect)
+    assert found["strong"].p_holm is not None
+    assert found["mute"].verdict == Outcome.NA
+    assert found["mute"].reason == "it has no gain"
+    assert found["weak"].verdict == Outcome.NON_SPECIFIC
+    names = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*.*")}
+    assert {"figure.pdf", "figure.png", "figures/T1.svg", "figures/T1-effects.pdf"} <= names
+    assert {"responses/T1_strong.nc", "hypotheses.json", "provenance.json"} <= names
+    assert "responses/T1_mute.nc" not in names
+    assert (tmp_path / "drawn").read_text().split() == [
+        "strong", "strong/cut", "in", "half", "weak", "weak/cut", "in", "half",
+    ]  # fmt: skip
+
+
+def test_figures_are_drawn_from_what_is_saved(tmp_path, toy):
+    run = run_experiment(EXPERIMENT, settings=toy, out=tmp_path / "run", workers=0)
+    claim = Battery.of(run.settings).hypotheses[0]
+    saved = evidence_of(run, claim)
+    assert set(saved) == {"strong", "strong/cut in half", "weak", "weak/cut in half"}
+    assert [len(replicas) for replicas in saved.values()] == [3, 3, 3, 3]
+    one = evidence(run.piece("observe/T1/strong/2"))
+    assert isinstance(one, xr.Dataset)
+    assert one["included"].dtype == bool
+    xr.testing.assert_identical(one, saved["strong"][2])
+    assert evidence(run.piece("observe/T1/mute/0")) is None
+
+
+def test_a_change_of_the_hypothesis_trains_nothing_anew(tmp_path, toy):
+    first = run_experiment(EXPERIMENT, settings=toy, out=tmp_path / "run", workers=0)
+    path = tmp_path / "gain.py"
+    path.write_text(path.read_text().replace("n_trials=4", "n_trials=5"))
+    second = run_experiment(EXPERIMENT, settings=toy, out=tmp_path / "run", workers=0)
+    assert first.piece("train/strong/0") == second.piece("train/strong/0")
+    assert first.piece("observe/T1/strong/0") != second.piece("observe/T1/strong/0")
+    assert first.piece("judge/T1/strong") != second.piece("judge/T1/strong")
+
+
+def test_pieces_with_seeds_as_a_number():
+    settings = {"models": ("LN",), "hypotheses": ("end_stopping",), "seeds": 2}
+    assert Battery.of(settings).seeds == (0, 1)
+    assert len({piece.key for piece in battery_pieces(settings)}) == len(battery_pieces(settings))

@@ -172,6 +172,20 @@ def test_a_small_battery_for_real(tmp_path, toy):
     ]  # fmt: skip
 
 
+def test_what_the_battery_calls_inapplicable_is_not_asked(tmp_path, toy):
+    path = tmp_path / "gain.py"
+    path.write_text(path.read_text().replace("panel=panel", "expectations={'strong': '.'}"))
+    run = run_experiment(EXPERIMENT, settings=toy, out=tmp_path / "run", workers=0)
+    found = {one.model: one for one in read_csv(run.folder / "verdicts.csv")}
+    assert found["strong"].verdict == Outcome.NA
+    assert found["strong"].expectation == "."
+    assert "observe-control/T1/strong/cut-in-half/0" not in run.pieces
+    assert set(evidence_of(run, Battery.of(run.settings).hypotheses[0])) == {
+        "weak",
+        "weak/cut in half",
+    }
+
+
 def test_figures_are_drawn_from_what_is_saved(tmp_path, toy):
     run = run_experiment(EXPERIMENT, settings=toy, out=tmp_path / "run", workers=0)
     claim = Battery.of(run.settings).hypotheses[0]

@@ -343,7 +343,12 @@ def describe(hypothesis: Hypothesis) -> dict[str, Any]:
             for name in ("value", "interval", "status", "source")
         },
         "controls": [
-            {"name": one.name, "statement": one.statement, "variant": one.variant}
+            {
+                "name": one.name,
+                "statement": one.statement,
+                "variant": one.variant,
+                "for_effect": one.for_effect,
+            }
             for one in hypothesis.controls
         ],
         "requirements": [

@@ -133,6 +133,12 @@ class _Bench:
             rope=h.rope,
             reference=(h.reference.interval, h.reference.status),
         )
+        unmeasured = [
+            r.name for r, one in zip(h.requirements, requirements, strict=True) if one is None
+        ]
+        if unmeasured and outcome not in (Outcome.REFUTED, Outcome.INCONCLUSIVE):
+            outcome = Outcome.INCONCLUSIVE
+            reason = f"'{unmeasured[0]}' was not measured: its control lacks the signal. {reason}"
         if self.n_replicas < MIN_REPLICAS:
             outcome = Outcome.INCONCLUSIVE
             reason = (

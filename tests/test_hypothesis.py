@@ -206,6 +206,23 @@ def test_requirement_against_a_control():
     assert "wanted > 0.6" in found.requirements
 
 
+def test_requirement_whose_control_was_not_measured_leaves_it_open():
+    aside = Control(name="aside", statement="", variant="MUTE", for_effect=False)
+    beyond = Requirement(name="more", statement="", combine=lambda m: m["effect"], against="aside")
+    test = hypothesis(controls=(*hypothesis().controls, aside), requirements=(beyond,))
+
+    def train(label: str, seed: int) -> Toy:
+        return Toy(size=0.0, signal=label != "MUTE")
+
+    found = test.test([Toy()] * 3, train=train, seeds=[0, 1, 2])
+    assert found.verdict == Outcome.INCONCLUSIVE
+    assert "'more' was not measured" in found.reason
+    assert found.requirements == "more: not measured"
+    heard = test.test([Toy()] * 3, train=zero, seeds=[0, 1, 2])
+    assert heard.verdict == Outcome.SUPPORTED
+    assert heard.control == "none"
+
+
 def test_p_is_the_largest_of_effect_and_requirements():
     weak = Requirement(name="w", statement="", combine=lambda m: m["effect"] - 0.5, direction=1)
     alone = hypothesis().test([Toy()] * 3, train=zero, seeds=[0, 1, 2])

@@ -44,7 +44,8 @@ class BrianNetwork:
     ) -> None:
         self.brian2, self.dt, self.features = brian2, dt, features
         self.n_trials = features.shape[0]
-        self.clock = brian2.Clock(dt=dt * brian2.second)
+        self._n_named = 0
+        self.clock = brian2.Clock(dt=dt * brian2.second, name=self._name("clock"))
         self.network = brian2.Network()
         self._by_name = {population.name: population for population in populations}
         self._order = direct_order("run_brian", populations, projections, dt=dt)
@@ -66,6 +67,11 @@ class BrianNetwork:
             counts[projection.target, port] += 1
             self._connect(projection, f"{port}_{number}")
 
+    def _name(self, what: str) -> str:
+        """Return a name that is the same in every network, so that compiled code is found again."""
+        self._n_named += 1
+        return f"pcsim_{what}_{self._n_named}"
+
     def _add(self, thing: Any) -> Any:
         self.network.add(thing)
         return thing
@@ -73,7 +79,12 @@ class BrianNetwork:
     def _neurons(self, n: int, equations: str) -> Any:
         return self._add(
             self.brian2.NeuronGroup(
-                self.n_trials * n, equations, method="euler", clock=self.clock, namespace={}
+                self.n_trials * n,
+                equations,
+                method="euler",
+                clock=self.clock,
+                namespace={},
+                name=self._name("neurons"),
             )
         )
 
@@ -142,6 +153,8 @@ class BrianNetwork:
         weights = projection.weights
         if weights is None:
             weights = scipy.sparse.identity(self._by_name[projection.target].size)
+        elif not scipy.sparse.issparse(weights):
+            weights = np.asarray(weights)
         weights = weights * projection.sign
         self._sum(source, read, target, variable, weights, self._rank(projection.target))
 
@@ -160,6 +173,7 @@ class BrianNetwork:
             f"w : 1 (constant)\n{variable}_post = w*{read}_pre : 1 (summed)",
             clock=self.clock,
             namespace={},
+            name=self._name("synapses"),
         )
         synapses.connect(
             i=np.tile(columns, self.n_trials) + trial * n_source,
@@ -193,8 +207,14 @@ class BrianNetwork:
         self, frame_of: Sequence[int], names: Sequence[str], *, every: int, n_recorded: int
     ) -> NDArray[np.float64]:
         """Run through the stimulus; return the rates (trial, time, unit) of these populations."""
-        monitors = [self._monitor(name, every) for name in names]
-        direct = [updater for order, updater in sorted(self._sums, key=_first) if order < _LAST]
+        record_dt = every * self.dt * self.brian2.second
+        clock = self.brian2.Clock(dt=record_dt, name=self._name("clock"))
+        monitors = [self._monitor(name, clock) for name in names]
+        direct = [
+            updater
+            for order, updater in sorted(self._sums, key=lambda pair: pair[0])
+            if order < _LAST
+        ]
         again = any(name in self._order for name in names)
         step = 0
 
@@ -232,12 +252,17 @@ class BrianNetwork:
         rates = [self._recorded(monitor) for monitor in monitors]
         return np.concatenate(rates, axis=-1)
 
-    def _monitor(self, name: str, every: int) -> Any:
+    def _monitor(self, name: str, clock: Any) -> Any:
         """Record before anything happens in a step: that is the end of the step before."""
-        dt = every * self.dt * self.brian2.second
         return self._add(
             self.brian2.StateMonitor(
-                self.groups[name], "rate", record=True, dt=dt, when="start", order=-1
+                self.groups[name],
+                "rate",
+                record=True,
+                clock=clock,
+                when="start",
+                order=-1,
+                name=self._name("monitor"),
             )
         )
 
@@ -253,7 +278,3 @@ class BrianNetwork:
             last = frame_of[step - lag - 1] if step > lag else -1
             if number != last:
                 group.variables["output"].set_value(self.features[:, number].ravel())
-
-
-def _first(pair: tuple[int, Any]) -> int:
-    return pair[0]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pcsim.declaration import Hebbian, Population, Projection, check_parts, port_of
 from pcsim.engine import INTEGRATORS, as_numpy
 from pcsim.engine_run import Run
+from pcsim.machine_stack import Parts
 from pcsim.messages import check_choice, check_number, refusal
 from pcsim.responses import check_stimulus
 
@@ -104,8 +105,8 @@ class Circuit(abc.ABC):
         return simulate(self, stimulus, seed=seed, record=record)
 
 
-def check_circuit(circuit: Circuit) -> None:
-    """Refuse a circuit that is not lawful; every run calls this once.
+def check_circuit(circuit: Circuit) -> Parts:
+    """Return the populations and projections of a circuit, or refuse it; every run calls this once.
 
     Raises
     ------
@@ -118,12 +119,13 @@ def check_circuit(circuit: Circuit) -> None:
     dt = check_number(where, "dt", circuit.dt, positive=True)
     integrator = check_choice(where, "integrator", circuit.integrator, INTEGRATORS)
     _check_record_dt(where, circuit)
-    populations = circuit.populations
-    check_parts(where, populations, circuit.projections, dt=dt)
+    populations, projections = tuple(circuit.populations), tuple(circuit.projections)
+    check_parts(where, populations, projections, dt=dt)
     noisy = [population.name for population in populations if population.noise]
     if noisy and integrator == "rk4":
         found = f"noise in {noisy} with integrator 'rk4'"
         raise ValueError(refusal(where, found, "an Euler integrator", "Use 'exponential_euler'."))
+    return populations, projections
 
 
 def _check_record_dt(where: str, circuit: Circuit) -> None:
@@ -175,8 +177,13 @@ def simulate(
     RuntimeError
         If the activity diverges; the message names the largest stable time step.
     """
-    _check(circuit, stimulus)
-    return Run([circuit], stimulus, record=record, xp=xp, device=device).through(seed)
+    return _run(circuit, stimulus, record=record, xp=xp, device=device).through(seed)
+
+
+def _run(circuit: Circuit, stimulus: xr.DataArray, **options: Any) -> Run:
+    parts = check_circuit(circuit)
+    check_stimulus(stimulus, type(circuit).__name__)
+    return Run([circuit], [parts], stimulus, **options)
 
 
 def simulate_replicas(
@@ -202,16 +209,11 @@ def simulate_replicas(
     """
     if len(circuits) == 0:
         raise ValueError(refusal("simulate_replicas", "no circuits", "at least one"))
-    for circuit in circuits:
-        _check(circuit, stimulus)
+    parts = [check_circuit(circuit) for circuit in circuits]
+    check_stimulus(stimulus, type(circuits[0]).__name__)
     _check_settings(circuits)
-    run = Run(circuits, stimulus, record=record, replicas=True, xp=xp, device=device)
+    run = Run(circuits, parts, stimulus, record=record, replicas=True, xp=xp, device=device)
     return run.through(seed)
-
-
-def _check(circuit: Circuit, stimulus: xr.DataArray) -> None:
-    check_circuit(circuit)
-    check_stimulus(stimulus, type(circuit).__name__)
 
 
 def _check_settings(circuits: Sequence[Circuit]) -> None:
@@ -245,8 +247,7 @@ def simulate_plastic(
         If no projection is plastic.
     """
     where = type(circuit).__name__
-    _check(circuit, stimulus)
-    run = Run([circuit], stimulus, record=record)
+    run = _run(circuit, stimulus, record=record)
     if not any(projection.plastic for projection in run.parts[1]):
         found = "no plastic projection"
         raise ValueError(refusal(where, found, "at least one", "Declare Projection(plastic=...)."))
@@ -295,8 +296,7 @@ def settle(
     where = type(circuit).__name__
     check_number("settle", "tol", tol, positive=True)
     check_number("settle", "max_time", max_time, positive=True)
-    _check(circuit, stimulus)
-    run = Run([circuit], stimulus, record=record)
+    run = _run(circuit, stimulus, record=record)
     if stimulus.sizes["time"] != 1:
         found = f"a stimulus of {stimulus.sizes['time']} frames"
         raise ValueError(refusal("settle", found, "one frame", "Use stimulus.isel(time=[0])."))

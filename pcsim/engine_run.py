@@ -16,7 +16,7 @@ from pcsim.engine import Integration, as_numpy
 from pcsim.engine_guard import Guard, largest_of
 from pcsim.kinds.kind import Array
 from pcsim.machine import Machine
-from pcsim.machine_stack import move_parts, n_replicas_of, stack_parts
+from pcsim.machine_stack import Parts, move_parts, n_replicas_of, stack_parts
 from pcsim.messages import check_array, refusal, unknown_name
 from pcsim.responses import make_responses
 
@@ -39,10 +39,10 @@ class Run:
 
     Parameters
     ----------
-    where
-        Name for messages.
     circuits
-        One, or the replicas; checked.
+        One, or the replicas.
+    declared
+        Their checked parts.
     stimulus
         Checked.
     record
@@ -56,6 +56,7 @@ class Run:
     def __init__(
         self,
         circuits: Sequence[Any],
+        declared: Sequence[Parts],
         stimulus: xr.DataArray,
         *,
         record: Sequence[str] | None = None,
@@ -65,8 +66,7 @@ class Run:
     ) -> None:
         circuit = circuits[0]
         self.where, self.circuit, self.stimulus = type(circuit).__name__, circuit, stimulus
-        self._declared = [(tuple(c.populations), tuple(c.projections)) for c in circuits]
-        stacked = stack_parts(self.where, self._declared)
+        stacked = stack_parts(self.where, declared)
         n_stacked = len(circuits) if replicas else None
         self.n_replicas = n_replicas_of(self.where, stacked[1], n_stacked)
         self.names = recorded_names(self.where, stacked[0], record)
@@ -77,7 +77,7 @@ class Run:
             features = np.broadcast_to(features, (self.n_replicas, *features.shape))
         check_features(self.where, *stacked, features.shape[-1])
         self.features: NDArray[np.float64] = features
-        self._guard = Guard(circuit, self._declared, features)
+        self._guard = Guard(circuit, declared, features)
 
     def through(self, seed: int, *, learn: bool = False) -> xr.Dataset:
         """Show the whole stimulus once."""

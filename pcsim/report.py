@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template, UndefinedError
 
 from pcsim.experiment import Run, open_run
 from pcsim.messages import refusal
@@ -72,7 +72,8 @@ def write_report(runs: Sequence[Run | str | os.PathLike[str]], path: str | Path)
         | {"meaning": MEANING[name]}
         for name, (fill, symbol, ink) in VERDICTS.items()
     ]
-    page = template.render(
+    page = _rendered(
+        template,
         title=f"pcsim: {opened[0].experiment}",
         runs=sections,
         legend=legend,
@@ -81,6 +82,15 @@ def write_report(runs: Sequence[Run | str | os.PathLike[str]], path: str | Path)
         status=STATUS,
     )
     write_text(path, page)
+
+
+def _rendered(template: Template, **values: Any) -> str:
+    try:
+        return template.render(**values)
+    except UndefinedError as error:
+        found, advice = f"a run that lacks something ({error})", "Run the experiment again."
+        where = "write_report"
+        raise ValueError(refusal(where, found, "one of this version", advice)) from None
 
 
 def _run(run: Run, prefix: str) -> dict[str, Any]:

@@ -216,6 +216,14 @@ def test_the_same_run_gives_the_same_bytes(run, tmp_path):
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
+def test_a_run_of_another_version_is_refused(run, tmp_path):
+    texts = describe(claim("H10"))
+    del texts["protocol"]
+    write_json(run.folder / "hypotheses.json", [texts])
+    with pytest.raises(ValueError, match=r"'protocol'.*Run the experiment again"):
+        write_report([run], tmp_path / "report.html")
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"without run\.json"):
         write_report([tmp_path], tmp_path / "report.html")

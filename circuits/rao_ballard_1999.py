@@ -176,7 +176,13 @@ class RaoBallard1999(Circuit):
 
     def prepare(self, stimulus: xr.DataArray) -> Any:
         """Filter the image by a difference of Gaussians and window it: (trial, time, 768)."""
-        return self.input_gain * (Circuit.prepare(self, stimulus) - 0.5) @ retina(self.field_shape)
+        images = self.input_gain * (Circuit.prepare(self, stimulus) - 0.5)
+        filtered = images @ retina(self.field_shape)
+        filtered = filtered.reshape(*images.shape[:2], PATCH, PATCH + 2 * OFFSET)
+        window = gaussian_window((PATCH, PATCH), 4.8)
+        starts = [index * OFFSET for index in range(len(MODULES))]
+        patches = [filtered[..., start : start + PATCH] * window for start in starts]
+        return np.stack(patches, axis=2).reshape(*images.shape[:2], -1)
 
     def untrained(self, *, seed: int) -> RaoBallard1999:
         """Return the same circuit with the random weights that training would start from."""
@@ -203,32 +209,42 @@ class RaoBallard1999(Circuit):
     def settle_patches(self, patches: Any, n_steps: int = INFERENCE_STEPS) -> tuple[Any, Any]:
         """Descend the free energy for windowed patches (trial, 3, 256): latents of levels 1 and 2.
 
-        Accelerated gradient steps, each level in units of its own curvature; what couples the
-        levels raises the joint curvature to 1 + c.
+        Accelerated gradient steps on both levels at once, each in units of its own curvature; what
+        couples the levels raises the joint curvature to at most 1 + c.
         """
-        upper = self.feedback_gain * self.top_weights
-        gram = self.precision * self.weights.transpose(0, 2, 1) @ self.weights
-        drive = self.precision * patches.transpose(1, 0, 2) @ self.weights  # (3, trial, 32)
-        spread = np.linalg.norm(upper, 2)
-        curvature = np.linalg.eigvalsh(gram).max() + self.alpha + self.top_precision
-        top_curvature = self.top_precision * spread**2 + self.top_alpha
-        joint = 1.0 + self.top_precision * spread / np.sqrt(curvature * top_curvature)
-        r = ahead = np.zeros_like(drive)
-        top = top_ahead = np.zeros((len(patches), N_TOP))
+        coupling = self.top_precision * self.feedback_gain * self.top_weights
+        hessian, n = self._quadratic(), len(coupling)
+        alpha = np.repeat([self.alpha, self.top_alpha], [n, N_TOP])
+        lower = np.linalg.eigvalsh(hessian[:n, :n])[-1] + self.alpha
+        upper = np.linalg.eigvalsh(hessian[n:, n:])[-1] + self.top_alpha
+        spread = np.sqrt(np.linalg.eigvalsh(coupling @ coupling.T)[-1])
+        joint = 1.0 + spread / np.sqrt(lower * upper)
+        step = 1.0 / (joint * np.repeat([lower, upper], [n, N_TOP]))
+        drive = np.zeros((len(patches), n + N_TOP))
+        below = self.precision * patches.transpose(1, 0, 2) @ self.weights
+        drive[:, :n] = below.transpose(1, 0, 2).reshape(len(patches), n)
+        state = ahead = np.zeros_like(drive)
         speed = 1.0
         for _ in range(n_steps):
-            predicted = (top_ahead @ upper.T).reshape(-1, len(MODULES), N_LATENT)
-            error = self.top_precision * (ahead - predicted.transpose(1, 0, 2))
-            top_drive = error.transpose(1, 0, 2).reshape(len(patches), -1) @ upper
-            force = drive - ahead @ gram - error - self.alpha * self._shrink(ahead)
-            top_force = top_drive - self.top_alpha * self._shrink(top_ahead)
+            moved = ahead + step * (drive - ahead @ hessian - alpha * self._shrink(ahead))
             faster = (1.0 + np.sqrt(1.0 + 4.0 * speed**2)) / 2.0
-            inertia, speed = (speed - 1.0) / faster, faster
-            moved = ahead + force / (curvature * joint)
-            top_moved = top_ahead + top_force / (top_curvature * joint)
-            ahead, r = moved + inertia * (moved - r), moved
-            top_ahead, top = top_moved + inertia * (top_moved - top), top_moved
-        return r.transpose(1, 0, 2), top
+            ahead = moved + (speed - 1.0) / faster * (moved - state)
+            state, speed = moved, faster
+        return state[:, :n].reshape(-1, len(MODULES), N_LATENT), state[:, n:]
+
+    def _quadratic(self) -> Any:
+        """Return the Hessian of the energy without its priors, over both levels: (224, 224)."""
+        n = len(MODULES) * N_LATENT
+        upper = self.feedback_gain * self.top_weights
+        hessian = np.zeros((n + N_TOP, n + N_TOP))
+        for module, one in enumerate(self.weights):
+            here = slice(module * N_LATENT, (module + 1) * N_LATENT)
+            hessian[here, here] = self.precision * one.T @ one
+        hessian[range(n), range(n)] += self.top_precision
+        hessian[:n, n:] = -self.top_precision * upper
+        hessian[n:, :n] = hessian[:n, n:].T
+        hessian[n:, n:] = self.top_precision * upper.T @ upper
+        return hessian
 
     def _shrink(self, rate: Any) -> Any:
         return rate / (1.0 + rate**2) if self.sparse else rate
@@ -241,8 +257,10 @@ class RaoBallard1999(Circuit):
         above = self.top_precision * (flat - self.feedback_gain * top @ self.top_weights.T)
         lower_step = self.precision * below.transpose(0, 2, 1) @ r.transpose(1, 0, 2) / len(r)
         upper_step = self.feedback_gain * above.T @ top / len(r)
-        power = self.precision * np.linalg.norm(r.transpose(1, 0, 2), 2, axis=(1, 2)) ** 2 / len(r)
-        top_power = self.top_precision * np.linalg.norm(top, 2) ** 2 / len(r)
+        rates = r.transpose(1, 0, 2)
+        # The largest eigenvalue of r' r / n is that of r r' / n, which is smaller.
+        power = self.precision * np.linalg.eigvalsh(rates @ rates.transpose(0, 2, 1)) / len(r)
+        top_power = self.top_precision * np.linalg.eigvalsh(top @ top.T)[-1] / len(r)
         lower = self.weights + rate / max(1.0, float(power.max())) * (
             lower_step - self.weight_decay * self.weights
         )
@@ -254,17 +272,11 @@ class RaoBallard1999(Circuit):
 
 @cache
 def retina(field_shape: tuple[int, int]) -> Any:
-    """Return the filter and the windows as one matrix, (pixels of the field, 3 * 256)."""
+    """Return the difference of Gaussians as a matrix, (pixels of the field, 16 * 26)."""
     kernel = difference_of_gaussians(
         2 * MARGIN + 1, sigma_center=1.3, sigma_surround=2.08, weight=1.0
     )
-    filtered = filter_matrix(field_shape, kernel)
-    filtered = filtered.reshape(-1, PATCH, PATCH + 2 * OFFSET)
-    window = gaussian_window((PATCH, PATCH), 4.8)
-    columns = [slice(start, start + PATCH) for start in range(0, 2 * OFFSET + 1, OFFSET)]
-    return np.stack([filtered[..., column] * window for column in columns], axis=1).reshape(
-        len(filtered), -1
-    )
+    return filter_matrix(field_shape, kernel)
 
 
 MODEL = RaoBallard1999()

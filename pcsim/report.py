@@ -37,6 +37,9 @@ STATUS = {
     "remembered": "remembered, not read in a source: can never give SUPPORTED",
 }
 
+ROUNDING = 1e-12
+"""Numbers below are shown as 0: they are what rounding leaves of it."""
+
 LARGEST_SVG = 1_500_000
 """Bytes from which on a figure is shown as PNG instead."""
 
@@ -210,11 +213,13 @@ def number(value: float | None) -> str:
 
     Examples
     --------
-    >>> number(-0.03214), number(None), number(0.0)
+    >>> number(-0.03214), number(None), number(-5.5e-17)
     ('\N{MINUS SIGN}0.0321', '\N{EN DASH}', '0')
     """
     if value is None:
         return "\N{EN DASH}"
+    if abs(value) < ROUNDING:
+        return "0"
     return f"{value + 0.0:.3g}".replace("-", "\N{MINUS SIGN}").replace("inf", "\N{INFINITY}")
 
 

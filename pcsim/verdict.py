@@ -372,7 +372,8 @@ def _verdict(row: dict[str, str]) -> Verdict:
 
 
 def _number(value: float) -> str:
-    return f"{value + 0.0:.3g}"
+    # What rounding leaves of 0 is said to be 0.
+    return f"{value if abs(value) > 1e-12 else 0.0:.3g}"
 
 
 def _text(effect: Effect) -> str:

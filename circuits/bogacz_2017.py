@@ -63,6 +63,8 @@ class Bogacz2017(Circuit):
     """Of the error nodes; None: that of the latent nodes, as in the tutorial."""
     tau_interneuron: float | None = None
     """Of the interneurons; None: that of the error nodes."""
+    integrator: str = "rk4"
+    """Nodes ring before they rest; fourth order keeps that ringing damped at the same `dt`."""
     feedback_gain: float = 1.0
     """Strength with which predictions reach the error nodes; 0 cuts the feedback."""
     learning_rate: float = 0.0

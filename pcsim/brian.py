@@ -82,6 +82,14 @@ def run_brian(
         If circuit, stimulus, target or names are not lawful.
     RuntimeError
         If the activity diverges.
+
+    Examples
+    --------
+    >>> from pcsim.circuits.bogacz_2017 import MODEL
+    >>> from pcsim.responses import stimulus_array
+    >>> light = stimulus_array(np.full((1, 1, 1), 2.0), frame_duration=0.6)
+    >>> run_brian(MODEL, light, record=["mu_1"]).rate.values[0, -1].round(3)
+    array([1.567])
     """
     check_choice("run_brian", "target", target, TARGETS)
     if dt is not None:

@@ -176,6 +176,14 @@ def simulate(
         If circuit, stimulus or names are not lawful.
     RuntimeError
         If the activity diverges; the message names the largest stable time step.
+
+    Examples
+    --------
+    >>> from pcsim.circuits.bogacz_2017 import MODEL
+    >>> from pcsim.responses import stimulus_array
+    >>> light = stimulus_array(np.full((3, 2, 1), 2.0), frame_duration=0.1)
+    >>> dict(simulate(MODEL, light, record=["mu_1", "xi_0"]).sizes)
+    {'trial': 3, 'time': 200, 'unit': 2}
     """
     return _run(circuit, stimulus, record=record, xp=xp, device=device).through(seed)
 
@@ -206,6 +214,17 @@ def simulate_replicas(
     ------
     ValueError
         If the circuits differ in more than the numbers of their kinds and weights.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from pcsim.circuits.bogacz_2017 import MODEL
+    >>> from pcsim.responses import stimulus_array
+    >>> light = stimulus_array(np.full((1, 1, 1), 2.0), frame_duration=0.6)
+    >>> models = [replace(MODEL, feedback_gain=gain) for gain in (0.9, 1.0)]
+    >>> rates = simulate_replicas(models, light, record=["mu_1"])
+    >>> rates.replica.values, rates.rate.values[:, -1, 0].round(2)
+    (array([0, 1]), array([1.64, 1.57]))
     """
     if len(circuits) == 0:
         raise ValueError(refusal("simulate_replicas", "no circuits", "at least one"))
@@ -292,6 +311,14 @@ def settle(
         If the stimulus has more than one frame, or a population has noise.
     RuntimeError
         If the circuit diverges or does not come to rest.
+
+    Examples
+    --------
+    >>> from pcsim.circuits.bogacz_2017 import MODEL
+    >>> from pcsim.responses import stimulus_array
+    >>> light = stimulus_array([[[2.0]], [[9.0]]], frame_duration=0.1)
+    >>> settle(MODEL, light, record=["mu_1"]).rate.values.ravel().round(3)
+    array([1.567, 3.   ])
     """
     where = type(circuit).__name__
     check_number("settle", "tol", tol, positive=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pcsim.declaration import STIMULUS, Population, Projection
 from pcsim.engine import Integration, as_numpy
+from pcsim.engine_bypass import bypass
 from pcsim.engine_guard import Guard, largest_of
 from pcsim.kinds.kind import Array
 from pcsim.machine import Machine
@@ -76,6 +77,7 @@ class Run:
         if self.n_replicas and features.ndim == 3:
             features = np.broadcast_to(features, (self.n_replicas, *features.shape))
         check_features(self.where, *stacked, features.shape[-1])
+        self.parts = bypass(*self.parts, keep=self.names)
         self.features: NDArray[np.float64] = features
         self._guard = Guard(circuit, declared, features)
 
@@ -117,9 +119,8 @@ class Run:
                     break
             else:
                 found = f"states that still move by {speed:.2g} of the largest after {max_time:g} s"
-                raise RuntimeError(
-                    refusal(self.where, found, f"below {tol:g}", "Raise max_time or tol.")
-                )
+                advice = "Raise max_time or tol; if it rings, lower dt or take integrator='rk4'."
+                raise RuntimeError(refusal(self.where, found, f"below {tol:g}", advice))
             self._write(recorder, 0, integration.rates(self.names, step))
         return self._responses(recorder, np.array([(step + 1) * dt]))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from pcsim.catalog import load
 from pcsim.circuit import (
     Circuit,
     Hebbian,
@@ -144,6 +145,16 @@ def test_rest_is_the_map_estimate_and_the_read_out_a_ratio(rng):
 def test_settle_says_that_it_did_not_come_to_rest(rng):
     with pytest.raises(RuntimeError, match="expected below 1e-09"):
         settle(Nonlinear(), frames(rng, n_frames=1), max_time=0.01)
+
+
+def test_settle_says_what_to_do_about_ringing_that_never_ends():
+    ringing = dataclasses.replace(load("circuits", "bogacz_2017"), integrator="euler")
+    light = stimulus_array(np.full((1, 1, 1), 9.0), frame_duration=0.1)
+    with pytest.raises(RuntimeError, match="if it rings, lower dt or take integrator='rk4'"):
+        settle(ringing, light, max_time=2.0)
+    for changes in ({"dt": 1e-4}, {"integrator": "rk4"}):
+        rest = settle(dataclasses.replace(ringing, **changes), light)
+        assert select(rest, population="latent").rate.item() == pytest.approx(3.0)
 
 
 # Divergence

@@ -71,36 +71,34 @@ def replica(seed: int, record_dt: float) -> Circuit:
 class Sheet(Circuit):
     """Errors and latents, equally many, with dense or local weights."""
 
-    n: int
-    local: bool
-
-    @property
-    def weights(self) -> Any:
-        """Return nine weights a unit, or one for every pair."""
-        if self.local:
-            offsets = np.arange(-4, 5)
-            bands = [np.full(self.n - abs(k), 0.3 / (1 + abs(k))) for k in offsets]
-            return scipy.sparse.diags_array(bands, offsets=offsets, format="csr")
-        return np.random.default_rng(0).normal(size=(self.n, self.n)) / np.sqrt(self.n)
+    weights: Any
 
     @property
     def populations(self) -> tuple[Population, ...]:
         """Return the two populations."""
-        latent = Latent(0.1, prior=GaussianPrior(precision=0.7))
+        latent, n = Latent(0.1, prior=GaussianPrior(precision=0.7)), self.weights.shape[0]
         return (
-            Population("xi", Error(0.01, variance=4.0), self.n, 0, "weighted_error"),
-            Population("mu", latent, self.n, 1, "latent"),
+            Population("xi", Error(0.01, variance=4.0), n, 0, "weighted_error"),
+            Population("mu", latent, n, 1, "latent"),
         )
 
     @property
     def projections(self) -> tuple[Projection, ...]:
         """Return predictions and errors."""
-        weights = self.weights
         return (
             Projection("stimulus", "xi", port="observed"),
-            Projection("mu", "xi", weights, port="predicted"),
-            Projection("xi", "mu", weights.T, port="ascending"),
+            Projection("mu", "xi", self.weights, port="predicted"),
+            Projection("xi", "mu", self.weights.T, port="ascending"),
         )
+
+
+def random_weights(n: int, *, local: bool) -> Any:
+    """Return nine weights a unit, or one for every pair."""
+    if not local:
+        return np.random.default_rng(0).normal(size=(n, n)) / np.sqrt(n)
+    offsets = np.arange(-4, 5)
+    bands = [np.full(n - abs(k), 0.3 / (1 + abs(k))) for k in offsets]
+    return scipy.sparse.diags_array(bands, offsets=offsets, format="csr")
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> list[float]:
@@ -182,8 +180,9 @@ def cost_by_size(sizes: Sequence[int], densest: int, repeats: int) -> list[dict[
         if not local and size > densest:
             continue
         work = size * (9 if local else size)
-        few = max(5, min(200, round(2e8 / work)))
-        sheet = Sheet(n=size // 2, local=local, dt=DT, record_dt=few * DT)
+        few = max(10, min(1000, round(2e8 / work)))
+        weights = random_weights(size // 2, local=local)
+        sheet = Sheet(weights=weights, dt=DT, record_dt=few * DT)
         short, long = held(size // 2, few), held(size // 2, 4 * few)
         times = [
             seconds(lambda: simulate(sheet, long), 1)[0]  # noqa: B023
@@ -251,7 +250,7 @@ def main() -> None:
     """Run all, print it, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replicas", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--largest", type=int, default=100_000)
     parser.add_argument("--densest", type=int, default=10_000)

@@ -143,6 +143,18 @@ def test_frames_are_held_and_the_rate_at_the_end_of_a_frame_still_sees_it():
     np.testing.assert_array_equal(per_frame.rate.values[0, :, 0], [2, 5, 3])
 
 
+@pytest.mark.parametrize("steps", [1, 3, 7, 9])
+def test_every_frame_lasts_its_steps_whatever_the_rounding_of_the_onsets(steps):
+    relay = Parts(
+        populations=(Population("relay", Prediction(), 1, 0, "output"),),
+        projections=(Projection("stimulus", "relay"),),
+    )
+    values = np.arange(300.0)
+    stimulus = stimulus_array(values[None, :, None], frame_duration=steps * 1e-3)
+    rate = relay.run(stimulus).rate.values[0, :, 0]
+    np.testing.assert_array_equal(rate, np.repeat(values, steps))
+
+
 def test_before_the_first_frame_nothing_is_shown():
     relay = Parts(
         populations=(Population("relay", Prediction(), 1, 0, "output"),),

@@ -83,8 +83,8 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
             curves = []
             for one in evidence.get(label, ()):
                 units = one.isel(unit=one["included"].values)
-                peak = units["curve"].sel(gain=1.0).max("size")
-                curves.append((units["curve"].sel(gain=gain) / peak).mean("unit").drop_vars("gain"))
+                peak = units["curve"].sel(gain=1.0, drop=True).max("size")
+                curves.append((units["curve"].sel(gain=gain, drop=True) / peak).mean("unit"))
             if curves:
                 name = f"{label}, feedback {gain:g}"
                 plot_tuning(xr.concat(curves, "replica"), x="size", label=name, ax=ax)

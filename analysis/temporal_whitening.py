@@ -13,9 +13,10 @@ from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.measures import power_spectrum, spectral_slope, spectral_variation
 from pcsim.model import Learner, Model
 from pcsim.protocols import first_level, respond, signal_role, visual_field
-from pcsim.responses import make_responses
+from pcsim.responses import make_responses, select
 from pcsim.roster import training_stimulus
 from pcsim.stimuli import natural_sequences
+from pcsim.stimulus import stimulus_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,16 +68,19 @@ class Pixels:
         return make_responses(rate, time=time, units=units, trial=trial)
 
 
-def sequences(model: Model, *, seed: int, scale: str) -> tuple[xr.DataArray, xr.DataArray]:
-    """Return natural sequences, and Gaussian noise of the same mean and variance."""
+def sequences(model: Model, *, seed: int, scale: str) -> xr.DataArray:
+    """Return natural sequences, and as many of Gaussian noise of the same mean and variance."""
     field, px_per_deg = visual_field(model)
     natural = natural_sequences(
         field, n=N_SEQUENCES[scale], n_frames=N_FRAMES, frame_duration=FRAME,
         px_per_deg=px_per_deg, seed=seed + 10_000,
-    )  # fmt: skip
+    ).to_numpy()  # fmt: skip
     rng = np.random.default_rng([seed, 4])
-    noise = rng.normal(float(natural.mean()), float(natural.std()), natural.shape)
-    return natural, natural.copy(data=np.clip(noise, 0.0, 1.0))
+    noise = np.clip(rng.normal(natural.mean(), natural.std(), natural.shape), 0.0, 1.0)
+    return stimulus_array(
+        np.concatenate([natural, noise]), frame_duration=FRAME, px_per_deg=px_per_deg,
+        condition=np.repeat(["natural", "noise"], len(natural)),
+    )  # fmt: skip
 
 
 def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
@@ -85,13 +89,14 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
     assert level is not None
     role = signal_role(model, level)
     assert role is not None
-    natural, noise = sequences(model, seed=seed, scale=scale)
-    spectra = {}
-    for name, stimulus in (("natural", natural), ("noise", noise)):
-        responses = respond(model, stimulus, level=level, role=role, every=FRAME, seed=seed)
-        near = np.maximum(np.abs(responses["x"].values), np.abs(responses["y"].values)) <= CENTRAL
-        responses = responses.isel(unit=near, time=responses["time"].values > SETTLED)
-        spectra[name] = power_spectrum(responses, segment=1.0)
+    stimulus = sequences(model, seed=seed, scale=scale)
+    responses = respond(model, stimulus, level=level, role=role, every=FRAME, seed=seed)
+    near = np.maximum(np.abs(responses["x"].values), np.abs(responses["y"].values)) <= CENTRAL
+    responses = responses.isel(unit=near, time=responses["time"].values > SETTLED)
+    spectra = {
+        name: power_spectrum(select(responses, condition=name), segment=1.0)
+        for name in ("natural", "noise")
+    }
     power = spectra["natural"].sel(frequency=slice(*BAND)).mean("frequency")
     included = power > 0.05 * float(np.percentile(power, 95))
     heard = spectra["natural"].where(included, 1.0)

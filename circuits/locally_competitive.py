@@ -55,7 +55,8 @@ class LocallyCompetitive(Circuit):
     dt: float = 0.001
 
     curriculum: ClassVar[str] = "patches"
-    n_training: ClassVar[Mapping[str, int]] = {"quick": 20_000, "full": 20_000}
+    n_training: ClassVar[Mapping[str, int]] = {"quick": 12_000, "full": 12_000}
+    """Images, after which the learning rate has fallen to about 1 % of its start."""
 
     @property
     def field_shape(self) -> tuple[int, int]:

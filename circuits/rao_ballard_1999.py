@@ -85,7 +85,8 @@ class RaoBallard1999(Circuit):
     dt: float = 0.002
 
     curriculum: ClassVar[str] = "patches"
-    n_training: ClassVar[Mapping[str, int]] = {"quick": 20_000, "full": 20_000}
+    n_training: ClassVar[Mapping[str, int]] = {"quick": 12_000, "full": 12_000}
+    """Images, after which the learning rate has fallen to about 1 % of its start."""
 
     @property
     def field_shape(self) -> tuple[int, int]:

@@ -24,6 +24,7 @@ LENGTHS = np.arange(1, 27)
 PLATEAU_FROM = 18
 CRITERION = 50.0
 LEVEL = 1
+SHOWN = ("RB", "RB-noise", "RB-untr", "RB-gauss", "LCA", "LN")
 
 
 def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Dataset]:
@@ -78,23 +79,32 @@ def halved(means: Means) -> Any:
 
 
 def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
-    """Draw mean normalised length tuning of the columns that have the signal."""
-    from pcsim.plots import plot_tuning
+    """Draw the share of end-stopped units of each column, with feedback and without."""
+    from pcsim.plots import colour
 
-    drawn = {"RB": "curve", "RB (no feedback)": "curve_without_feedback"}
-    drawn |= {label: "curve" for label in ("RB-noise", "LCA")}
-    for label, name in drawn.items():
-        replicas = evidence.get(label.split(" (")[0], ())
-        curves = []
-        for one in replicas:
-            units = one.isel(unit=one["included"].values)
-            peak = units["curve"].max("length")
-            curves.append((units[name] / peak).mean("unit"))
-        if curves:
-            plot_tuning(xr.concat(curves, "replica"), x="length", label=label, ax=ax)
-    ax.set_xlabel("Bar length (deg)")
-    ax.set_ylabel("Response (share of intact peak)")
-    ax.set_ylim(bottom=0.0)
+    shown = [label for label in SHOWN if evidence.get(label)]
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
+        "with feedback": ("stopped", {"color": colour("error"), "marker": "o"}),
+        "without": ("stopped_without_feedback", {"color": colour("control"), "marker": "s"}),
+    }
+    for shift, (name, (variable, marker)) in zip((-0.12, 0.12), kinds.items(), strict=True):
+        for place, label in enumerate(shown):
+            shares = [float(one[variable][one["included"]].mean()) for one in evidence[label]]
+            x = np.full(len(shares), place + shift)
+            ax.plot(
+                x, shares, linestyle="-", linewidth=0.6, label=None if place else name, **marker
+            )
+    for share, line, name in (
+        (28 / 32, "--", "published, with"),
+        (5 / 32, ":", "published, without"),
+    ):
+        ax.axhline(share, color="black", linestyle=line, linewidth=0.6)
+        ax.annotate(name, (len(shown) - 0.5, share), ha="right", va="bottom", fontsize=6)
+    ax.set_xticks(range(len(shown)), shown)
+    ax.set_xlim(-0.5, len(shown) - 0.5)
+    ax.set_ylim(0.0, 1.0)
+    ax.set_ylabel("Share of end-stopped units")
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
 
 
 HYPOTHESIS = Hypothesis(

@@ -89,9 +89,12 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
                 name = f"{label}, feedback {gain:g}"
                 plot_tuning(xr.concat(curves, "replica"), x="size", label=name, ax=ax)
     ax.set_xscale("log")
+    ax.set_xticks([0.3, 1, 3, 10], ["0.3", "1", "3", "10"])
+    ax.set_xticks([], minor=True)
     ax.set_xlabel("Grating diameter (RF sigma)")
     ax.set_ylabel("Response (share of intact peak)")
-    ax.set_ylim(bottom=0.0)
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=0.02)
 
 
 HYPOTHESIS = Hypothesis(

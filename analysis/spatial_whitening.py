@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
-from pcsim.measures import annulus_depth, locality, neighbour_asymmetry
+from pcsim.measures import annulus_depth, locality, neighbour_asymmetry, radial_profile
 from pcsim.model import Learner, Model, lesion
 from pcsim.protocols import first_level, map_fields, signal_role
 from pcsim.roster import training_stimulus
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["HYPOTHESIS"]
 
 SIDE = 13
+REFERENCE = (-0.12, -0.03)
+"""Depth of the surround of macaque ganglion cells, and the spread between cell types."""
 CENTRAL = 1.01 / 16
 """Degrees: units within one pixel of the centre, around which annuli of 5 px fit the 13 px map."""
 
@@ -80,6 +82,7 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
             "locality": locality(around),
             "asymmetry": neighbour_asymmetry(around),
             "field": around,
+            "profile": radial_profile(around),
             "included": peak > 0.05 * float(np.percentile(peak, 95)),
         }
     )
@@ -112,12 +115,27 @@ def concentration(means: Means) -> Any:
 
 
 def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
-    """Draw the mean receptive field of the retina."""
-    from pcsim.plots import plot_receptive_fields
+    """Draw mean radial profiles of the fields of the retina, its controls, LGN and error units."""
+    from pcsim.plots import plot_tuning
 
-    replicas = evidence.get("RETINA") or next(iter(evidence.values()))
-    field = replicas[0]["field"].isel(unit=[0])
-    plot_receptive_fields(field, ax=ax)
+    low, high = REFERENCE
+    ax.axhspan(low, high, color="0.88", linewidth=0, label="macaque, depth")
+    shown = {
+        "RETINA": "retina",
+        "RETINA/white noise": "retina, white noise",
+        "LGN": "LGN",
+        "RB": "RB, error of level 0",
+    }
+    for label, name in shown.items():
+        profiles = [
+            one["profile"].isel(unit=one["included"].values).mean("unit")
+            for one in evidence.get(label, ())
+        ]
+        if profiles:
+            plot_tuning(xr.concat(profiles, "replica"), x="radius", label=name, ax=ax)
+    ax.set_xlabel("Distance from the peak (px)")
+    ax.set_ylabel("Receptive field (share of peak)")
+    ax.set_ylim(-0.3, 0.3)
 
 
 HYPOTHESIS = Hypothesis(
@@ -158,7 +176,7 @@ HYPOTHESIS = Hypothesis(
     direction=-1,
     reference=Reference(
         value=-0.069,
-        interval=(-0.12, -0.03),
+        interval=REFERENCE,
         status="computed",
         source=(
             "Macaque ganglion cells (Chichilnisky laboratory): -0.069 (236 ON midget), -0.049 "

@@ -84,6 +84,8 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
         if curves:
             plot_tuning(xr.concat(curves, "replica"), x="size", label=label, ax=ax)
     ax.set_xscale("log")
+    ax.set_xticks([0.3, 1, 3, 10], ["0.3", "1", "3", "10"])
+    ax.set_xticks([], minor=True)
     ax.set_xlabel("Grating diameter (RF sigma)")
     ax.set_ylabel("Response (share of peak)")
     ax.set_ylim(bottom=0.0)

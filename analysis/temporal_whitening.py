@@ -144,6 +144,8 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
         if curves:
             plot_spectrum(xr.concat(curves, "replica"), label=label.split("/")[-1], ax=ax)
     ax.set_xlabel("Temporal frequency (Hz)")
+    ax.set_xticks([1, 3, 10, 30], ["1", "3", "10", "30"])
+    ax.set_xticks([], minor=True)
     ax.set_ylabel("Power (mean of 3-15 Hz = 1)")
 
 

@@ -110,9 +110,11 @@ def _product(after: Array | None, precision: Any, before: Array | None) -> Array
     elif is_matrix(precision):
         scaled = precision if after is None else after @ precision
     elif after is None:
-        # A scalar or diagonal precision scales the rows of what comes before.
-        rows = precision if getattr(precision, "ndim", 0) == 0 else precision[..., None]
-        return rows * before
+        # A scalar or diagonal precision scales the rows of what comes before; replicas' numbers
+        # lie in rows, (replica, 1, n).
+        n_axes = getattr(precision, "ndim", 0)
+        column = precision[:, None] if n_axes == 1 else precision
+        return (column.swapaxes(-1, -2) if n_axes > 1 else column) * before
     else:
         scaled = after * precision
     if before is None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pcsim.circuit import Circuit, Population, Projection, simulate
-from pcsim.engine_bypass import bypass
+from pcsim.circuit import Circuit, Population, Projection, simulate, simulate_replicas
+from pcsim.engine_bypass import _product, bypass
 from pcsim.kinds import Error, Latent
 from pcsim.nonlinearity import tanh
 from pcsim.priors import GaussianPrior
@@ -84,3 +84,28 @@ def test_what_is_recorded_gated_or_narrow_stays(rng):
     assert "above" in [one.name for one in bypass(*parts, keep=[])[0]]
     delayed = [*parts[1][:2], Projection("below", "z", circuit.weights.T, "ascending", delay=0.01)]
     assert "below" in [one.name for one in bypass(parts[0], delayed, keep=[])[0]]
+
+
+@pytest.mark.parametrize("precision", ["scalar", "diagonal", "full"])
+def test_replicas_keep_their_own_precisions(rng, precision):
+    circuits = [
+        TwoLevels(
+            weights=0.4 * rng.standard_normal((N_X, N_Z)),
+            top=0.5 * rng.standard_normal((N_Z, N_TOP)),
+            precision=(1.0 + 0.7 * i) * np.asarray(precisions(rng)[precision]),
+        )
+        for i in range(3)
+    ]
+    stimulus = stimulus_array(rng.standard_normal((2, 2, N_X)), frame_duration=0.05)
+    together = simulate_replicas(circuits, stimulus, record=["z", "top"])["rate"].values
+    alone = [simulate(one, stimulus, record=["z", "top"])["rate"].values for one in circuits]
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("precision", [0.7, np.array([0.7, 4.0, 0.2]), np.diag([0.7, 4.0, 0.2])])
+def test_precision_is_carried_past_a_one_to_one_path(rng, precision):
+    before, after = rng.standard_normal((3, 2)), rng.standard_normal((4, 3))
+    full = precision * np.eye(3) if np.ndim(precision) < 2 else precision
+    np.testing.assert_allclose(_product(after, precision, before), after @ full @ before)
+    np.testing.assert_allclose(_product(None, precision, before), full @ before)
+    np.testing.assert_allclose(_product(after, precision, None), after @ full)

@@ -51,35 +51,38 @@ class Pixels:
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None
     ) -> xr.Dataset:
-        """Return the pixels as output units of level 0, recorded at the end of every frame."""
+        """Return the central pixels as output units of level 0, at the end of every frame."""
         ny, nx = stimulus.sizes["y"], stimulus.sizes["x"]
         rows, columns = np.indices((ny, nx)).reshape(2, -1)
         scale = float(stimulus["px_per_deg"])
+        x, y = (columns - (nx - 1) / 2) / scale, ((ny - 1) / 2 - rows) / scale
+        near = np.flatnonzero(np.maximum(np.abs(x), np.abs(y)) <= CENTRAL)
         units = {
-            "population": np.full(ny * nx, "output"),
-            "level": np.zeros(ny * nx, dtype=int),
-            "area": np.full(ny * nx, "retina"),
-            "x": (columns - (nx - 1) / 2) / scale,
-            "y": ((ny - 1) / 2 - rows) / scale,
+            "population": np.full(len(near), "output"),
+            "level": np.zeros(len(near), dtype=int),
+            "area": np.full(len(near), "retina"),
+            "x": x[near],
+            "y": y[near],
         }
-        rate = stimulus.to_numpy().reshape(*stimulus.shape[:2], -1)
+        rate = stimulus.to_numpy().reshape(*stimulus.shape[:2], -1)[..., near]
         time = stimulus["time"].values + float(stimulus["frame_duration"])
         trial = {name: stimulus[name].values for name in ("condition",)}
         return make_responses(rate, time=time, units=units, trial=trial)
 
 
 def sequences(model: Model, *, seed: int, scale: str) -> xr.DataArray:
-    """Return natural sequences, and as many of Gaussian noise of the same mean and variance."""
+    """Return natural sequences, and a third as many of noise of the same mean and variance."""
     field, px_per_deg = visual_field(model)
     natural = natural_sequences(
         field, n=N_SEQUENCES[scale], n_frames=N_FRAMES, frame_duration=FRAME,
         px_per_deg=px_per_deg, seed=seed + 10_000,
     ).to_numpy()  # fmt: skip
     rng = np.random.default_rng([seed, 4])
-    noise = np.clip(rng.normal(natural.mean(), natural.std(), natural.shape), 0.0, 1.0)
+    noise = rng.normal(natural.mean(), natural.std(), (len(natural) // 3, *natural.shape[1:]))
+    np.clip(noise, 0.0, 1.0, out=noise)
     return stimulus_array(
         np.concatenate([natural, noise]), frame_duration=FRAME, px_per_deg=px_per_deg,
-        condition=np.repeat(["natural", "noise"], len(natural)),
+        condition=np.repeat(["natural", "noise"], [len(natural), len(noise)]),
     )  # fmt: skip
 
 

@@ -213,13 +213,15 @@ class RaoBallard1999(Circuit):
         Accelerated gradient steps on both levels at once, each in units of its own curvature; what
         couples the levels raises the joint curvature to at most 1 + c.
         """
-        coupling = self.top_precision * self.feedback_gain * self.top_weights
-        hessian, n = self._quadratic(), len(coupling)
+        hessian, n = self._quadratic(), len(self.top_weights)
         alpha = np.repeat([self.alpha, self.top_alpha], [n, N_TOP])
-        lower = np.linalg.eigvalsh(hessian[:n, :n])[-1] + self.alpha
-        upper = np.linalg.eigvalsh(hessian[n:, n:])[-1] + self.top_alpha
-        spread = np.sqrt(np.linalg.eigvalsh(coupling @ coupling.T)[-1])
-        joint = 1.0 + spread / np.sqrt(lower * upper)
+        gram = self.precision * self.weights.transpose(0, 2, 1) @ self.weights
+        lower = np.linalg.eigvalsh(gram).max() + self.top_precision + self.alpha
+        spread = (
+            self.feedback_gain**2 * np.linalg.eigvalsh(self.top_weights @ self.top_weights.T)[-1]
+        )
+        upper = self.top_precision * spread + self.top_alpha
+        joint = 1.0 + self.top_precision * np.sqrt(max(spread, 0.0) / (lower * upper))
         step = 1.0 / (joint * np.repeat([lower, upper], [n, N_TOP]))
         drive = np.zeros((len(patches), n + N_TOP))
         below = self.precision * patches.transpose(1, 0, 2) @ self.weights

@@ -67,7 +67,8 @@ def write_report(runs: Sequence[Run | str | os.PathLike[str]], path: str | Path)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=number, span=span, p_value=p_value, expected=expected)
+    filters = (number, span, p_value, expected, miss)
+    environment.filters.update({one.__name__: one for one in filters})
     folder = resources.files("pcsim").joinpath("templates")
     template = environment.from_string(folder.joinpath("report.html").read_text(encoding="utf-8"))
     legend = [
@@ -226,6 +227,26 @@ def number(value: float | None) -> str:
 def span(low: float | None, high: float | None) -> str:
     """Return an interval; nothing for none."""
     return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+
+
+def miss(row: Verdict) -> str:
+    """Return how far an effect lies from the published interval; nothing where there is none.
+
+    Examples
+    --------
+    >>> row = {"hypothesis": "H1", "version": 1, "family": "V1", "model": "A", "effect": 0.5}
+    >>> miss(Verdict(**row, verdict="QUALITATIVE", reference_low=0.7, reference_high=0.9))
+    '0.2 below the published [0.7, 0.9].'
+    """
+    low, high = row.reference_low, row.reference_high
+    if row.effect is None or low is None or high is None:
+        return ""
+    published = f"the published {span(low, high)}."
+    if row.effect < low:
+        return f"{number(low - row.effect)} below {published}"
+    if row.effect > high:
+        return f"{number(row.effect - high)} above {published}"
+    return f"Within {published}"
 
 
 def p_value(value: float | None) -> str:

@@ -54,11 +54,12 @@ class RaoBallard1999(Circuit):
 
     .. math:: \tau\,\dot r = \Pi_0 U^\top(x - U r) - \Pi_1 (r - \gamma U_h r_h) - \alpha_1 r/(1 +
     r^2),
-        \qquad \tau\,\Pi_1\,\dot r_h = \gamma\,\Pi_1 U_h^\top (r - \gamma U_h r_h)
+        \qquad \tau_h\,\dot r_h = \gamma\,\Pi_1 U_h^\top (r - \gamma U_h r_h)
         - \alpha_2 r_h/(1 + r_h^2)
 
-    Both levels settle at a similar pace because level 2 runs in units of its own precision; the
-    state at rest does not depend on that.
+    with :math:`\tau_h` such that the fastest mode of level 2 is as fast as that of level 1, unless
+    it is given. The state at rest does not depend on it; with equal time constants the weak
+    precision of level 2 makes it a hundred times slower.
     """
 
     weights: Any = field(default_factory=lambda: random_weights(0)[0])
@@ -79,6 +80,8 @@ class RaoBallard1999(Circuit):
     """Brings filtered natural input to unit variance at the window's centre."""
     tau: float = 0.02
     """Time constant of the latents of level 1, seconds."""
+    tau_top: float | None = None
+    """Time constant of the latents of level 2, seconds; None matches the levels' fastest modes."""
     weight_decay: float = 0.02
     learning_rate: float = 1.0
     learning_decay: float = 1.015
@@ -125,7 +128,9 @@ class RaoBallard1999(Circuit):
                     population="error", area="V1", **own,
                 ),
             ]  # fmt: skip
-        top = Latent(tau=self.tau * self.top_precision, prior=self.prior(self.top_alpha))
+        lower, upper, _ = self._curvatures()
+        tau_top = self.tau * upper / lower if self.tau_top is None else self.tau_top
+        top = Latent(tau=tau_top, prior=self.prior(self.top_alpha))
         zeros = np.zeros(N_TOP)
         out.append(
             Population(
@@ -215,13 +220,8 @@ class RaoBallard1999(Circuit):
         """
         hessian, n = self._quadratic(), len(self.top_weights)
         alpha = np.repeat([self.alpha, self.top_alpha], [n, N_TOP])
-        gram = self.precision * self.weights.transpose(0, 2, 1) @ self.weights
-        lower = np.linalg.eigvalsh(gram).max() + self.top_precision + self.alpha
-        spread = (
-            self.feedback_gain**2 * np.linalg.eigvalsh(self.top_weights @ self.top_weights.T)[-1]
-        )
-        upper = self.top_precision * spread + self.top_alpha
-        joint = 1.0 + self.top_precision * np.sqrt(max(spread, 0.0) / (lower * upper))
+        lower, upper, coupling = self._curvatures()
+        joint = 1.0 + coupling / np.sqrt(lower * upper)
         step = 1.0 / (joint * np.repeat([lower, upper], [n, N_TOP]))
         drive = np.zeros((len(patches), n + N_TOP))
         below = self.precision * patches.transpose(1, 0, 2) @ self.weights
@@ -234,6 +234,15 @@ class RaoBallard1999(Circuit):
             ahead = moved + (speed - 1.0) / faster * (moved - state)
             state, speed = moved, faster
         return state[:, :n].reshape(-1, len(MODULES), N_LATENT), state[:, n:]
+
+    def _curvatures(self) -> tuple[float, float, float]:
+        """Return the largest curvature of the energy in each level, and of what couples them."""
+        gram = self.precision * self.weights.transpose(0, 2, 1) @ self.weights
+        lower = np.linalg.eigvalsh(gram).max() + self.top_precision + self.alpha
+        upper = self.feedback_gain * self.top_weights
+        spread = max(float(np.linalg.eigvalsh(upper @ upper.T)[-1]), 0.0)
+        top = self.top_precision * spread + self.top_alpha
+        return float(lower), top, self.top_precision * spread**0.5
 
     def _quadratic(self) -> Any:
         """Return the Hessian of the energy without its priors, over both levels: (224, 224)."""

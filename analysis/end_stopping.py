@@ -1,5 +1,4 @@
-"""H10: error units of V1 are end-stopped because higher areas predict long bars (Rao & Ballard "
-"1999)."""
+"""H10: error units of V1 are end-stopped because higher areas predict long bars."""
 
 from __future__ import annotations
 

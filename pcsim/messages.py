@@ -157,11 +157,11 @@ def check_number(
     Traceback (most recent call last):
     ValueError: bar: found contrast 1.4, expected a number from 0.0 to 1.0.
     """
-    if isinstance(value, bool | np.bool_ | str | bytes) or np.ndim(value) != 0:
-        raise TypeError(refusal(where, f"{name} {_show(value)}", "one number"))
     try:
+        if isinstance(value, bool | np.bool_ | str | bytes) or np.ndim(value) != 0:
+            raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(refusal(where, f"{name} {_show(value)}", "one number")) from None
     if positive and not (math.isfinite(number) and number > 0):
         raise ValueError(refusal(where, f"{name} {number:.6g}", "a finite number above 0"))

@@ -8,7 +8,7 @@ What is averaged is fixed beforehand (the inclusion rule); nothing here drops a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,6 +189,8 @@ def hierarchical_bootstrap(
 
 
 def _checked(where: str, samples: Sequence[Sample], combine: Combine | None) -> list[Sample]:
+    if not isinstance(samples, Iterable) or isinstance(samples, Mapping | str):
+        raise TypeError(refusal(where, f"a {type(samples).__name__}", "a list of Samples"))
     samples = list(samples)
     if not samples:
         raise ValueError(refusal(where, "no samples", "one a replica"))

@@ -206,6 +206,12 @@ def test_bad_input_is_refused(call, message):
         call(r, curve([4.0, 8.0, 2.0], [2.0, 6.0, 20.0]))
 
 
+@pytest.mark.parametrize("parameter", [None, 3, {"length"}, [["length"], ["length"]], [3]])
+def test_parameters_that_are_no_names_are_refused(refused, parameter):
+    r = responses(np.ones((1, 2, 1)), length=[1.0])
+    assert refused(tuning_curve, r, parameter, rectify="none").startswith("tuning_curve: found")
+
+
 def test_wrong_kinds_are_refused():
     with pytest.raises(TypeError, match="tuning_curve"):
         end_stopping_index(np.ones(3), limit=1)

@@ -98,6 +98,8 @@ def test_nan_passes_where_asked():
         (None, {}, "found x None"),
         (1j, {}, "one number"),
         ("long" * 99, {}, "found x of type str"),
+        ([1, [2, 3]], {}, "found x [1, [2, 3]], expected one number"),
+        (10**400, {}, "found x of type int, expected one number"),
     ],
 )
 def test_numbers_that_are_refused(refused, value, options, words):

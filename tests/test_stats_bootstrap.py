@@ -229,6 +229,9 @@ def test_bad_input_is_refused(call, message):
         call()
 
 
-def test_wrong_kind_is_refused():
-    with pytest.raises(TypeError, match="a Sample a replica"):
-        hierarchical_bootstrap([np.ones(3)])
+@pytest.mark.parametrize(
+    "samples", [3, None, "ab", {"v": [1.0]}, [np.ones(3)], Sample({"v": [1.0]})]
+)
+def test_wrong_kind_is_refused(refused, samples):
+    message = refused(hierarchical_bootstrap, samples)
+    assert "expected a list of Samples" in message or "expected a Sample a replica" in message

@@ -277,6 +277,13 @@ def test_parameters_that_are_no_numbers_are_refused(value):
         stimuli.bars(FIELD, length=value)
 
 
+@pytest.mark.parametrize("value", ["x", 1j, {"a": 1}, [0.5, "b"], [[0.5], [0.2, 0.4]], [None, "x"]])
+@pytest.mark.parametrize("name", ["diameter", "surround_diameter", "surround_inner_diameter"])
+def test_diameters_that_are_no_numbers_are_refused(refused, name, value):
+    asked = {"spatial_frequency": 2.0, name: value}
+    assert refused(stimuli.gratings, FIELD, **asked).startswith(f"gratings: found {name}")
+
+
 def test_an_empty_list_makes_no_grid():
     with pytest.raises(ValueError, match="grid: found no width"):
         stimuli.grid(length=[0.1], width=[])

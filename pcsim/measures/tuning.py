@@ -70,8 +70,12 @@ def tuning_curve(
     >>> tuning_curve(r, "length", rectify="none").values
     array([[3., 6.]])
     """
-    names = (parameter,) if isinstance(parameter, str) else tuple(parameter)
-    if not names or len(set(names)) < len(names):
+    names = (parameter,) if isinstance(parameter, str) else parameter
+    if not isinstance(names, Sequence):
+        found, advice = f"parameter {parameter!r}"[:80], "Name a label on trial."
+        raise TypeError(refusal("tuning_curve", found, "a name or several", advice))
+    names = tuple(names)
+    if not names or any(name in names[:i] for i, name in enumerate(names)):
         raise ValueError(refusal("tuning_curve", f"parameters {names}", "different names"))
     rate = mean_rate(responses, window=window, rectify=rectify)
     return trial_groups(rate, names, "tuning_curve").transpose("unit", *names)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pcsim.messages import check_number, refusal
+from pcsim.messages import check_array, check_number, refusal
 from pcsim.stimuli.field import Field, covered, frames
 from pcsim.stimuli.trials import align, names_of, numbers
 
@@ -177,9 +177,10 @@ def _trials(parameters: Trials, condition: Any) -> Trials:
 
 def _diameter(name: str, value: Any) -> Floats:
     """Return diameters above 0 where None, in place of any of them, is infinite."""
-    if value is None or np.ndim(value) == 0:
-        value = [value]
-    entries = np.asarray([np.inf if entry is None else entry for entry in value])
+    given = np.atleast_1d(np.asarray(value, dtype=object))
+    absent = np.array([entry is None for entry in given.flat], dtype=bool).reshape(given.shape)
+    sizes = np.where(absent, np.inf, given).tolist()
+    entries = check_array("gratings", name, sizes, finite=False)
     fills = entries == np.inf
     checked = numbers("gratings", name, np.where(fills, 1.0, entries), above=0.0)
     return np.where(fills, np.inf, checked)

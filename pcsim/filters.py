@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.signal
 import scipy.special
 from numpy.typing import NDArray
 
@@ -330,6 +329,9 @@ def filter_valid(images: Any, kernel: Any) -> Floats:
         found = f"a kernel {kernel.shape} for images {images.shape}"
         expected = "a kernel that fits into the images"
         raise ValueError(refusal(where, found, expected, "Shrink it, or pad the images."))
+    # Here, because scipy.signal takes longer to import than all the rest of pcsim.
+    import scipy.signal
+
     kernel = kernel.reshape((1,) * (images.ndim - 2) + kernel.shape)
     filtered = scipy.signal.oaconvolve(images, kernel, mode="valid", axes=(-2, -1))
     return np.asarray(filtered, dtype=np.float64)

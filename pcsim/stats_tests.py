@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr
-from scipy.stats import rankdata
 
 from pcsim.messages import check_array, check_choice, refusal
 
@@ -134,6 +133,9 @@ def rank_biserial(x: Any, y: Any = 0.0) -> float:
     difference = difference[difference != 0.0]
     if difference.size == 0:
         return 0.0
+    # Here, because scipy.stats alone takes most of a second to import in every worker.
+    from scipy.stats import rankdata
+
     ranks = rankdata(np.abs(difference))
     return float((ranks * np.sign(difference)).sum() / ranks.sum())
 

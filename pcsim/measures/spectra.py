@@ -7,10 +7,8 @@ frequency step, to the variance. Spatial spectra average over rings of equal fre
 from __future__ import annotations
 
 import numpy as np
-import scipy.signal
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from pcsim.messages import check_number, refusal
 from pcsim.responses import check_responses
@@ -100,6 +98,9 @@ def _sampling(array: xr.DataArray, where: str) -> tuple[float, int]:
 
 
 def _welch(values: Floats, rate: float, n_segment: int) -> Floats:
+    # Here, as below: scipy.signal and scipy.stats are slow to import.
+    import scipy.signal
+
     # scipy's density is scaled so that white noise keeps its variance whatever the window.
     _, power = scipy.signal.welch(
         values, rate, "hann", nperseg=n_segment, detrend="constant", axis=-1
@@ -162,6 +163,8 @@ def spatial_power_spectrum(
 
 
 def _rings(images: Floats) -> Floats:
+    import scipy.signal
+
     ny, nx = images.shape[-2:]
     window = np.multiply.outer(scipy.signal.windows.hann(ny, sym=False), np.hanning(nx + 1)[:-1])
     # The weighted mean leaves no leakage of the mean into the lowest ring.
@@ -245,6 +248,8 @@ def spectral_slope(
     freedom = inside.sizes["frequency"] - 2
     rss = ((y - slope * x) ** 2).sum("frequency")
     error = HANN_INFLATION * (rss / freedom / spread) ** 0.5
+    from scipy.stats import t as student
+
     half = float(student.ppf(0.5 * (1.0 + level), freedom)) * error
     return xr.Dataset({"slope": slope, "low": slope - half, "high": slope + half})
 

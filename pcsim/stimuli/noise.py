@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.signal
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -173,6 +172,9 @@ def m_sequence(
         found = f"{n_pixels} pixels with shift {shift} in {n_frames} frames"
         expected = "a shift of at least 1 frame and no pixel twice"
         raise ValueError(refusal(where, found, expected, "Raise order, or shrink field or shift."))
+    # Here: scipy.signal is slow to import.
+    import scipy.signal
+
     register, _ = scipy.signal.max_len_seq(order)
     frame = np.arange(n_frames)[:, None] + shift * np.arange(n_pixels)
     signs = 2.0 * register[frame % n_frames] - 1.0

@@ -77,6 +77,12 @@ def test_a_changed_file_is_run_again(tmp_path):
     assert catalog.load("circuits", path) == 0.7
     write(path, "MODEL = 4.0\n")
     assert catalog.load("circuits", path) == 4.0
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.py"], "no byte code beside it"
+
+
+def test_a_file_is_run_under_its_own_future_imports(tmp_path):
+    path = write(tmp_path / "mine.py", "def f(x: int): ...\nMODEL = f.__annotations__['x']\n")
+    assert catalog.load("circuits", path) is int
 
 
 @pytest.mark.parametrize(

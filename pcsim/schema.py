@@ -97,7 +97,8 @@ def _check_units(where: str, responses: xr.Dataset) -> None:
             raise unknown_name(where, "population", str(role), known)
     level = need_coord(where, responses, "level", ("unit",))
     if level.dtype.kind not in "iu" or (level < 0).any():
-        found = f"level of dtype {level.dtype}, from {level.min()}"
+        low = f", from {level.min()}" if level.dtype.kind in "iuf" else ""
+        found = f"level of dtype {level.dtype}{low}"
         raise ValueError(refusal(where, found, "integers from 0 on", "Count from the senses."))
 
 

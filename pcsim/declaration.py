@@ -165,9 +165,15 @@ def _check_population(where: str, population: Population) -> None:
     if population.population not in roles:
         raise unknown_name(here, "role", population.population, roles)
     for name in ("x", "y", "channel"):
-        if getattr(population, name) is not None and np.shape(getattr(population, name)) != (size,):
-            found = f"{name} of shape {np.shape(getattr(population, name))}"
-            raise ValueError(refusal(here, found, f"({size},)", "Give one value a unit."))
+        if getattr(population, name) is not None:
+            check_array(here, name, getattr(population, name), shape=(size,))
+    # Attributes of the class: those of an instance may be computed from parameters not yet checked.
+    absent = [
+        name for name in ("ports", "states", "drift") if not hasattr(type(population.kind), name)
+    ]
+    if absent:
+        found = f"a kind of type {type(population.kind).__name__}"
+        raise TypeError(refusal(here, found, "one of pcsim.kinds", "For instance Leaky(tau=0.02)."))
     population.kind.check(here, size)
     noise = check_number(here, "noise", population.noise, low=0.0)
     if noise and "value" not in population.kind.states:
@@ -213,9 +219,17 @@ def _check_weights(here: str, projection: Projection, by_name: dict[str, Populat
             found, expected = f"weights of shape {weights.shape}", f"({n_target}, {n_source})"
             raise ValueError(refusal(here, found, expected, "Weights are (n_target, n_source)."))
     else:
-        shape = (n_target, n_source) if np.ndim(weights) < 3 else (None, n_target, n_source)
+        shape = (n_target, n_source) if _n_axes(weights) < 3 else (None, n_target, n_source)
         check_array(here, "weights (n_target, n_source)", weights, shape=shape)
     _check_plastic(here, projection, by_name)
+
+
+def _n_axes(weights: Any) -> int:
+    try:
+        return np.ndim(weights)
+    except ValueError:
+        # Ragged rows: `check_array` says so.
+        return 2
 
 
 def _check_plastic(here: str, projection: Projection, by_name: dict[str, Population]) -> None:

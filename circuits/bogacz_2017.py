@@ -166,6 +166,11 @@ class Bogacz2017(Circuit):
         ]
         return np.concatenate([np.zeros(0), *means])
 
+    @property
+    def n_features(self) -> int:
+        """Length of the input; what the stimulus needs to have."""
+        return self.hierarchy.sizes[0]
+
     def prepare(self, stimulus: xr.DataArray) -> NDArray[np.float64]:
         """Return the input, flattened, followed by the prior means as constant inputs."""
         values = stimulus.values.reshape(stimulus.sizes["trial"], stimulus.sizes["time"], -1)

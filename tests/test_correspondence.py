@@ -84,13 +84,13 @@ def pieces(**changes) -> dict[str, Piece]:
     return {piece.key: piece for piece in EXPERIMENT.pieces(settings)}
 
 
-def test_every_column_and_every_hypothesis_is_in_it():
+def test_every_column_meets_every_hypothesis():
     quick, full = EXPERIMENT.scales["quick"], EXPERIMENT.scales["full"]
     assert (quick["seeds"], full["seeds"]) == (3, 5)
-    assert set(quick["models"]) == {variant.label for variant in ROSTER}
-    assert set(quick["hypotheses"]) == set(catalog.names("analysis"))
+    assert set(quick["models"]) <= {variant.label for variant in ROSTER}
+    assert set(quick["hypotheses"]) <= set(catalog.names("analysis"))
     kinds = Counter(key.split("/")[0] for key in pieces())
-    n_columns, n_hypotheses = len(ROSTER), len(catalog.names("analysis"))
+    n_columns, n_hypotheses = len(quick["models"]), len(quick["hypotheses"])
     assert kinds["judge"] == n_columns * n_hypotheses
     assert kinds["observe"] == 3 * n_columns * n_hypotheses
     assert kinds["train"] == 3 * n_columns

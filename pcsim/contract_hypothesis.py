@@ -51,6 +51,16 @@ class NoiseModel:
         """Pixels per degree of the original."""
         return cast("float | None", self.original.px_per_deg)
 
+    @property
+    def senses(self) -> str:
+        """What the original is shown: "images" unless it says otherwise."""
+        return str(getattr(self.original, "senses", "images"))
+
+    @property
+    def n_features(self) -> int | None:
+        """Number of features that the original takes, if it takes no images."""
+        return cast("int | None", getattr(self.original, "n_features", None))
+
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None
     ) -> xr.Dataset:

@@ -37,6 +37,12 @@ CURRICULA = ("patches", "sequences")
 MOVIE: Mapping[str, Any] = {"n_frames": 500, "frame_duration": 0.008}
 """A training sequence: 4 s at 125 frames per second."""
 
+SYNCHRONOUS: Mapping[str, Any] = {
+    **dict.fromkeys(("delay_forward", "delay_backward", "delay_local"), 0.0),
+    **dict.fromkeys(("tau_error", "tau_latent", "tau_interneuron", "tau_input"), 0.01),
+}
+"""A column whose populations all move at once: no delays, one time constant."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -77,6 +83,11 @@ ROSTER = (
     Variant(label="RETINA", circuit="retina_srinivasan_1982"),
     Variant(label="LGN", circuit="lgn_dong_atick_1995"),
     Variant(label="BOGACZ", circuit="bogacz_2017"),
+    Variant(label="NMDA", circuit="pyramidal_nmda"),
+    Variant(label="TWO-STAGE", circuit="poirazi_2003"),
+    Variant(label="COLUMN", circuit="cortical_column"),
+    Variant(label="COLUMN-cut", circuit="cortical_column", lesion={"feedback_gain": 0.0}),
+    Variant(label="COLUMN-sync", circuit="cortical_column", lesion=SYNCHRONOUS),
 )
 
 

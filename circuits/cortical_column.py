@@ -18,7 +18,8 @@ in proportion to the covariance :math:`\Sigma = \Pi^{-1}` of the errors:
 :math:`\Sigma_a`, is the pyramids' own leak. Level 0 are relay cells of the LGN,
 :math:`\tau_\xi \dot\xi_0 = x - W_0\mu_1(t - d_b) - \xi_0/\Pi_0`; nothing predicts the top area,
 whose errors are deviations from a prior mean of 0. At rest
-:math:`\xi_a = \Pi_a (\mu_a - W_a\mu_{a+1})` and :math:`\mu` is the MAP estimate of the linear Gaussian hierarchy with these precisions.
+:math:`\xi_a = \Pi_a (\mu_a - W_a\mu_{a+1})` and :math:`\mu` is the MAP estimate of the linear
+Gaussian hierarchy with these precisions.
 
 It sees images through differences of Gaussians (LGN) and Gabors at 15 places (V1: 6 orientations,
 2 phases, 2 cycles per degree); these are fixed. Fitting learns the weights between V1, V2 and V4

@@ -7,6 +7,7 @@ from pcsim.kinds.error import Error
 from pcsim.kinds.kind import BrianEquations, Kind
 from pcsim.kinds.latent import Latent
 from pcsim.kinds.leaky import Leaky
+from pcsim.kinds.precise_error import LogPrecision, PreciseError, PrecisionGradient
 from pcsim.kinds.prediction import Prediction
 from pcsim.kinds.relay import TemporalRelay
 
@@ -17,6 +18,9 @@ __all__ = [
     "Kind",
     "Latent",
     "Leaky",
+    "LogPrecision",
+    "PreciseError",
+    "PrecisionGradient",
     "Prediction",
     "TemporalRelay",
 ]

@@ -33,7 +33,8 @@ __all__ = [
 
 SCALES = ("quick", "full")
 TRAININGS = ("natural", "white_noise", "none")
-CURRICULA = ("patches", "sequences")
+CURRICULA = ("patches", "sequences", "own")
+""""own": the learner makes its stimuli itself, ``training(kind, seed=..., scale=...)``."""
 MOVIE: Mapping[str, Any] = {"n_frames": 500, "frame_duration": 0.008}
 """A training sequence: 4 s at 125 frames per second."""
 
@@ -169,7 +170,8 @@ def training_stimulus(model: Model, kind: str, *, seed: int, scale: str = "quick
 
     Natural input is patches of photographs, or 4 s of a simulated eye's view of them at 125 Hz.
     White noise has the mean and the pixel variance of the natural input that it stands in for, and
-    is clipped to the range of luminance, 0 to 1.
+    is clipped to the range of luminance, 0 to 1. A learner whose curriculum is "own" says itself
+    what either kind means for it.
     """
     from pcsim import stimuli
 
@@ -177,6 +179,9 @@ def training_stimulus(model: Model, kind: str, *, seed: int, scale: str = "quick
     check_choice("training_stimulus", "scale", scale, SCALES)
     curriculum = _learner(model, "curriculum")
     check_choice("training_stimulus", "curriculum", curriculum, CURRICULA)
+    if curriculum == "own":
+        own: xr.DataArray = _learner(model, "training")(kind, seed=seed, scale=scale)
+        return own
     shared: dict[str, Any] = {"n": int(_learner(model, "n_training")[scale]), "seed": seed}
     if model.px_per_deg is not None:
         shared["px_per_deg"] = model.px_per_deg

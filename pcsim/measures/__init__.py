@@ -36,6 +36,11 @@ from pcsim.measures.spectra import (
     spectral_slope,
     spectral_variation,
 )
+from pcsim.measures.subunit_models import (
+    cross_validated_r2,
+    fit_point_neuron,
+    fit_two_layer,
+)
 from pcsim.measures.temporal import latency, transience_index
 from pcsim.measures.tuning import (
     end_stopping_index,
@@ -50,11 +55,14 @@ __all__ = [
     "annulus_depth",
     "circular_selectivity",
     "condition_mean",
+    "cross_validated_r2",
     "direction_selectivity",
     "end_stopping_index",
     "fit_difference_of_gaussians",
     "fit_gabor",
     "fit_naka_rushton",
+    "fit_point_neuron",
+    "fit_two_layer",
     "half_max_share",
     "half_width",
     "latency",

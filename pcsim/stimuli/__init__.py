@@ -19,6 +19,7 @@ from pcsim.stimuli.oddball import (
     many_standards_sequence,
     oddball_sequence,
 )
+from pcsim.stimuli.optic_flow import optic_flow, running_speed
 from pcsim.stimuli.photographs import PHOTOGRAPHS, Photograph, photographs, preprocess
 from pcsim.stimuli.sequences import natural_sequences
 from pcsim.stimuli.trials import grid
@@ -40,8 +41,10 @@ __all__ = [
     "natural_patches",
     "natural_sequences",
     "oddball_sequence",
+    "optic_flow",
     "photographs",
     "preprocess",
+    "running_speed",
     "video_sequences",
     "white_noise",
 ]

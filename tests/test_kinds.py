@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from pcsim.brian import run_brian
 from pcsim.circuit import Circuit, Population, Projection, settle, simulate
 from pcsim.kinds import DivisiveNormalization as Divisive
-from pcsim.kinds import Error, Kind, Latent, Leaky, Prediction, TemporalRelay
+from pcsim.kinds import Error, FastSynapse, Kind, Latent, Leaky, Prediction, TemporalRelay
 from pcsim.nonlinearity import power
 from pcsim.priors import Flat, GaussianPrior, SparsePrior
 from pcsim.responses import stimulus_array
@@ -165,6 +165,10 @@ CASES: dict[str, tuple[Toy, Callable]] = {
     "divisive normalization": (
         Toy(kind=Divisive(TAU, 0.7, 2.5, 4.0), ports=("drive", "pool")),
         lambda a, b: 4.0 * np.maximum(a, 0) ** 2.5 / (0.7**2.5 + b),
+    ),
+    "fast synapse": (
+        Toy(kind=FastSynapse(TAU, 0.7), ports=("pre", "post")),
+        lambda a, b: 0.7 * a * b,
     ),
     "relay at once": (
         Toy(kind=TemporalRelay(0.05, 0.7, "tanh"), ports=("drive",)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pcsim.kinds.divisive import DivisiveNormalization
 from pcsim.kinds.error import Error
+from pcsim.kinds.fast_synapse import FastSynapse
 from pcsim.kinds.kind import BrianEquations, Kind
 from pcsim.kinds.latent import Latent
 from pcsim.kinds.leaky import Leaky
@@ -15,6 +16,7 @@ __all__ = [
     "BrianEquations",
     "DivisiveNormalization",
     "Error",
+    "FastSynapse",
     "Kind",
     "Latent",
     "Leaky",

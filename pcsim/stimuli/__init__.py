@@ -10,6 +10,7 @@ from __future__ import annotations
 from pcsim.stimuli.bars import bars
 from pcsim.stimuli.dead_leaves import dead_leaves, dead_leaves_stream
 from pcsim.stimuli.eye import eye_movements
+from pcsim.stimuli.flicker import PATTERNS, check_patterns, pattern_amplitudes, pattern_flicker
 from pcsim.stimuli.gratings import gratings
 from pcsim.stimuli.natural import natural_patches
 from pcsim.stimuli.noise import m_sequence, white_noise
@@ -26,11 +27,13 @@ from pcsim.stimuli.trials import grid
 from pcsim.stimuli.video import video_sequences
 
 __all__ = [
+    "PATTERNS",
     "PHOTOGRAPHS",
     "Photograph",
     "ToneScale",
     "bars",
     "cascade_sequence",
+    "check_patterns",
     "dead_leaves",
     "dead_leaves_stream",
     "eye_movements",
@@ -42,6 +45,8 @@ __all__ = [
     "natural_sequences",
     "oddball_sequence",
     "optic_flow",
+    "pattern_amplitudes",
+    "pattern_flicker",
     "photographs",
     "preprocess",
     "running_speed",

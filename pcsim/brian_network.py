@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pcsim.declaration import STIMULUS, Population, Projection, direct_order, port_of
 from pcsim.messages import refusal
+from pcsim.weights import Local
 
 __all__ = ["BrianNetwork"]
 
@@ -153,6 +154,8 @@ class BrianNetwork:
         weights = projection.weights
         if weights is None:
             weights = scipy.sparse.identity(self._by_name[projection.target].size)
+        elif isinstance(weights, Local):
+            weights = weights.to_sparse()
         elif not scipy.sparse.issparse(weights):
             weights = np.asarray(weights)
         weights = weights * projection.sign

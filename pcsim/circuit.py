@@ -21,10 +21,12 @@ from pcsim.engine_run import Run
 from pcsim.machine_stack import Parts
 from pcsim.messages import check_choice, check_number, refusal
 from pcsim.responses import check_stimulus
+from pcsim.weights import Local
 
 __all__ = [
     "Circuit",
     "Hebbian",
+    "Local",
     "Population",
     "Projection",
     "check_circuit",

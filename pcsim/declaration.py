@@ -12,6 +12,7 @@ import scipy.sparse
 from pcsim.kinds.kind import Array, Kind
 from pcsim.messages import check_array, check_integer, check_number, refusal, unknown_name
 from pcsim.responses import POPULATIONS
+from pcsim.weights import is_operator
 
 __all__ = ["STIMULUS", "Hebbian", "Population", "Projection", "check_parts", "direct_order"]
 
@@ -94,7 +95,8 @@ class Projection:
     source, target
         Names of populations; the source may be "stimulus".
     weights : (n_target, n_source), (replica, n_target, n_source) or None
-        None connects unit i to unit i with strength 1. A scipy sparse array is kept sparse (NumPy).
+        None connects unit i to unit i with strength 1. A scipy sparse array is kept sparse, and of
+        `pcsim.weights.Local` weights no matrix is made.
     port
         Input of the target's kind; may be left out if the kind has only one.
     sign
@@ -213,9 +215,10 @@ def _check_weights(here: str, projection: Projection, by_name: dict[str, Populat
             found = f"no weights between {source.size} and {n_target} units"
             advice = f"Give weights of shape ({n_target}, {source.size})."
             raise ValueError(refusal(here, found, "weights, or equal sizes", advice))
-    elif scipy.sparse.issparse(weights):
-        check_array(here, "weights", weights.data)
-        if weights.shape[0] != n_target or (source is not None and weights.shape[1] != n_source):
+    elif is_operator(weights):
+        if scipy.sparse.issparse(weights):
+            check_array(here, "weights", weights.data)
+        if weights.shape[-2] != n_target or (source is not None and weights.shape[-1] != n_source):
             found, expected = f"weights of shape {weights.shape}", f"({n_target}, {n_source})"
             raise ValueError(refusal(here, found, expected, "Weights are (n_target, n_source)."))
     else:
@@ -239,7 +242,7 @@ def _check_plastic(here: str, projection: Projection, by_name: dict[str, Populat
     check_number(here, "rate of plasticity", rule.rate)
     check_number(here, "decay of plasticity", rule.decay, low=0.0)
     weights = projection.weights
-    if weights is None or scipy.sparse.issparse(weights) or projection.sign == 0:
+    if weights is None or is_operator(weights) or projection.sign == 0:
         found = "plasticity without a dense matrix of weights that reach the target"
         raise ValueError(refusal(here, found, "weights (n_target, n_source) and a sign, not 0"))
     if rule.error is not None:

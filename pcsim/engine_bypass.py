@@ -12,11 +12,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-import scipy.sparse
-
 from pcsim.declaration import STIMULUS, Population, Projection, port_of
 from pcsim.kinds import Error
 from pcsim.kinds.kind import Array, is_matrix
+from pcsim.weights import is_operator
 
 __all__ = ["bypass"]
 
@@ -71,7 +70,7 @@ def _is_linear(
         p.delay == 0
         and p.plastic is None
         and isinstance(p.sign, float | int)
-        and not scipy.sparse.issparse(p.weights)
+        and not is_operator(p.weights)
         for p in (*into, *out)
     )
     # A one-to-one path has no weights that could carry the precision.

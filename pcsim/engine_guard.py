@@ -85,7 +85,7 @@ class Guard:
 
     def _parts_of(self, replica: tuple[int, ...]) -> Parts:
         own = self._declared[replica[0] if len(self._declared) > 1 else 0]
-        populations, projections = move_parts(self.where, own, np.asarray, sparse=True)
+        populations, projections = move_parts(own, np.asarray)
         return populations, tuple(_one_replica(p, replica) for p in projections)
 
     def _stable_dt(self, replica: tuple[int, ...], trial: int, shown: Sequence[int]) -> float:

@@ -7,7 +7,6 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
-import scipy.sparse
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -72,7 +71,7 @@ class Run:
         self.n_replicas = n_replicas_of(self.where, stacked[1], n_stacked)
         self.names = recorded_names(self.where, stacked[0], record)
         self._to_array = _converter(xp, device)
-        self.parts = move_parts(self.where, stacked, self._to_array, sparse=xp is None)
+        self.parts = move_parts(stacked, self._to_array)
         features = _features(self.where, circuits, stimulus)
         if self.n_replicas and features.ndim == 3:
             features = np.broadcast_to(features, (self.n_replicas, *features.shape))
@@ -227,8 +226,7 @@ def check_features(
         if projection.source != STIMULUS:
             continue
         weights, target = projection.weights, projection.target
-        shape = weights.shape if scipy.sparse.issparse(weights) else np.shape(weights)
-        n_taken = sizes[target] if weights is None else shape[-1]
+        n_taken = sizes[target] if weights is None else np.shape(weights)[-1]
         if n_taken != n_features:
             found = f"a stimulus of {n_features} features"
             expected = f"{n_taken}, as the projection to {target!r} takes"

@@ -13,10 +13,11 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
-import scipy.sparse
 
 from pcsim.declaration import STIMULUS, Population, Projection, direct_order, port_of
 from pcsim.kinds.kind import Array
+from pcsim.weights import is_operator
+from pcsim.weights_apply import Operator, operator
 
 __all__ = ["Machine", "Node", "Views", "Wire"]
 
@@ -34,6 +35,8 @@ class Wire:
     n_steps: int
     weights: Array
     signal: Signal
+    operator: Operator | None = None
+    """What multiplies, if the weights are no matrix."""
     buffer: Array = None
     before: Array = None
     """What entered the projection last, before its weights."""
@@ -136,15 +139,16 @@ class Machine:
 
     def _make_wire(self, projection: Projection, size: int) -> Wire:
         weights, sign = projection.weights, projection.sign
-        buffer = None
-        if scipy.sparse.issparse(weights):
-            weights = weights.tocsr() * sign
+        buffer, multiply = None, None
+        if is_operator(weights):
+            weights, multiply = None, operator(weights, sign, self.zeros(size))
         elif weights is not None:
             weights = sign * self.xp.matrix_transpose(weights)
             if array_api_compat.is_numpy_array(self.frames):
                 weights, buffer = np.ascontiguousarray(weights), self.zeros(size)
         signal = (projection.source, projection.reads, projection.gate)
-        return Wire(projection, round(projection.delay / self.dt), weights, signal, buffer)
+        n_steps = round(projection.delay / self.dt)
+        return Wire(projection, n_steps, weights, signal, multiply, buffer)
 
     def _make_rings(self) -> dict[Signal, _Ring]:
         longest: dict[Signal, int] = {}
@@ -257,11 +261,10 @@ class Machine:
     def _weigh(self, wire: Wire, values: Array) -> Array:
         weights, sign = wire.weights, wire.projection.sign
         wire.before = values
+        if wire.operator is not None:
+            return wire.operator(values)
         if weights is None:
             return values if isinstance(sign, float | int) and sign == 1 else sign * values
-        if scipy.sparse.issparse(weights):
-            flat = np.reshape(values, (-1, values.shape[-1]))
-            return np.ascontiguousarray((weights @ flat.T).T).reshape(*self.batch, -1)
         if wire.buffer is not None:
             return _matmul_into(values, weights, wire.buffer)
         return self.xp.matmul(values, weights)

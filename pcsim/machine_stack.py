@@ -12,34 +12,25 @@ import scipy.sparse
 
 from pcsim.declaration import Population, Projection
 from pcsim.messages import refusal
+from pcsim.weights import Local, PerReplica, is_operator
 
 __all__ = ["Parts", "move_parts", "n_replicas_of", "stack_parts"]
 
 Parts = tuple[tuple[Population, ...], tuple[Projection, ...]]
 
 
-def move_parts(where: str, parts: Parts, to_array: Any, *, sparse: bool) -> Parts:
+def move_parts(parts: Parts, to_array: Any) -> Parts:
     """Return the parts with every array in double precision where `to_array` puts it.
 
-    Raises
-    ------
-    TypeError
-        If there are sparse weights and the library is not NumPy (`sparse` is False).
+    Local and sparse weights stay as they are: the machine moves what it makes of them.
     """
     populations, projections = parts
     moved = []
     for projection in projections:
-        if scipy.sparse.issparse(projection.weights):
-            if not sparse:
-                found = f"sparse weights from {projection.source!r} to {projection.target!r}"
-                advice = "Use weights.toarray(), or run on NumPy."
-                raise TypeError(refusal(where, found, "dense ones for this library", advice))
-            moved.append(projection)
-        else:
-            weights = projection.weights
-            weights = None if weights is None else to_array(np.asarray(weights, dtype=np.float64))
-            sign = _moved(projection.sign, to_array)
-            moved.append(dataclasses.replace(projection, weights=weights, sign=sign))
+        weights, sign = projection.weights, _moved(projection.sign, to_array)
+        if weights is not None and not is_operator(weights):
+            weights = to_array(np.asarray(weights, dtype=np.float64))
+        moved.append(dataclasses.replace(projection, weights=weights, sign=sign))
     return tuple(dataclasses.replace(p, kind=_moved(p.kind, to_array)) for p in populations), tuple(
         moved
     )
@@ -103,6 +94,8 @@ def _stacked(where: str, name: str, values: Sequence[Any]) -> Any:
     first = values[0]
     if all(_same(first, value) for value in values[1:]):
         return first
+    if all(is_operator(value) and value.shape == first.shape for value in values):
+        return PerReplica(tuple(values))
     types = {type(value) for value in values}
     if _holds_numbers(first) and len(types) == 1:
         columns = {n: [_fields(value)[n] for value in values] for n in _fields(first)}
@@ -164,6 +157,8 @@ def _same(one: Any, other: Any) -> bool:
         return both and one.shape == other.shape and bool((one != other).nnz == 0)
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return np.array_equal(one, other)
+    if isinstance(one, Local) and isinstance(other, Local):
+        return all(_same(value, _fields(other)[name]) for name, value in _fields(one).items())
     if _holds_numbers(one) and type(one) is type(other):
         return all(_same(v, _fields(other)[n]) for n, v in _fields(one).items())
     return bool(one == other)

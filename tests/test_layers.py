@@ -15,7 +15,7 @@ LINES = (
     "messages arrays nonlinearity filters schema stimulus responses storage provenance model stats "
     "hierarchy priors inference learning whitening temporal_whitening normalization",
     "stimuli measures plots data neural",
-    "kinds declaration machine engine circuit brian synaptic deep control",
+    "kinds weights declaration machine engine circuit brian synaptic deep control",
     "catalog verdict hypothesis roster protocols",
     "pool experiment contract",
     "report sweep",

@@ -6,6 +6,11 @@ functions, latency and transience, sparseness, spectra. Labels of the units stay
 
 from __future__ import annotations
 
+from pcsim.measures.autoregression import (
+    Autoregression,
+    fit_autoregression,
+    parametric_granger,
+)
 from pcsim.measures.contrast import fit_naka_rushton, naka_rushton, naka_rushton_jacobian
 from pcsim.measures.field_fit import fit_difference_of_gaussians, fit_gabor
 from pcsim.measures.field_shape import (
@@ -14,6 +19,14 @@ from pcsim.measures.field_shape import (
     neighbour_asymmetry,
     radial_profile,
 )
+from pcsim.measures.granger import (
+    directed_asymmetry,
+    pair_granger,
+    spectral_factor,
+    spectral_granger,
+)
+from pcsim.measures.lfp import lfp_proxy
+from pcsim.measures.multitaper import Tapers, coherence, cross_spectrum, multitaper_spectrum
 from pcsim.measures.rates import condition_mean, mean_rate, rectified
 from pcsim.measures.receptive_field import (
     least_squares_receptive_field,
@@ -41,6 +54,7 @@ from pcsim.measures.subunit_models import (
     fit_point_neuron,
     fit_two_layer,
 )
+from pcsim.measures.surrogates import phase_randomised
 from pcsim.measures.temporal import latency, transience_index
 from pcsim.measures.tuning import (
     end_stopping_index,
@@ -52,12 +66,18 @@ from pcsim.measures.tuning import (
 )
 
 __all__ = [
+    "Autoregression",
+    "Tapers",
     "annulus_depth",
     "circular_selectivity",
+    "coherence",
     "condition_mean",
+    "cross_spectrum",
     "cross_validated_r2",
+    "directed_asymmetry",
     "direction_selectivity",
     "end_stopping_index",
+    "fit_autoregression",
     "fit_difference_of_gaussians",
     "fit_gabor",
     "fit_naka_rushton",
@@ -67,21 +87,28 @@ __all__ = [
     "half_width",
     "latency",
     "least_squares_receptive_field",
+    "lfp_proxy",
     "lifetime_sparseness",
     "locality",
     "mean_rate",
+    "multitaper_spectrum",
     "naka_rushton",
     "naka_rushton_jacobian",
     "neighbour_asymmetry",
     "optimal_value",
     "orientation_selectivity",
+    "pair_granger",
+    "parametric_granger",
     "peak_and_plateau",
+    "phase_randomised",
     "population_sparseness",
     "power_spectrum",
     "radial_profile",
     "rectified",
     "response_triggered_average",
     "spatial_power_spectrum",
+    "spectral_factor",
+    "spectral_granger",
     "spectral_slope",
     "spectral_variation",
     "suppression_index",

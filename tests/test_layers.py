@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTENT = ("circuits", "analysis", "experiments")
 LINES = (
     "messages arrays nonlinearity filters schema stimulus responses storage provenance model stats "
-    "hierarchy priors inference learning whitening temporal_whitening normalization",
+    "hierarchy priors inference lateral learning whitening temporal_whitening normalization",
     "stimuli measures plots data neural",
     "kinds weights declaration machine engine circuit brian synaptic deep control",
     "catalog verdict hypothesis roster protocols",

@@ -93,6 +93,9 @@ ROSTER = (
     Variant(label="COLUMN", circuit="cortical_column"),
     Variant(label="COLUMN-cut", circuit="cortical_column", lesion={"feedback_gain": 0.0}),
     Variant(label="COLUMN-sync", circuit="cortical_column", lesion=SYNCHRONOUS),
+    Variant(label="VM", circuit="attinger_2017"),
+    Variant(label="VM-uncoupled", circuit="attinger_2017", settings={"coupled": False}),
+    Variant(label="VM-gain", circuit="running_gain"),
 )
 
 

@@ -20,7 +20,7 @@ from pcsim.stimuli.oddball import (
     many_standards_sequence,
     oddball_sequence,
 )
-from pcsim.stimuli.optic_flow import optic_flow, running_speed
+from pcsim.stimuli.optic_flow import add_noise, optic_flow, running_speed
 from pcsim.stimuli.photographs import PHOTOGRAPHS, Photograph, photographs, preprocess
 from pcsim.stimuli.sequences import natural_sequences
 from pcsim.stimuli.trials import grid
@@ -31,6 +31,7 @@ __all__ = [
     "PHOTOGRAPHS",
     "Photograph",
     "ToneScale",
+    "add_noise",
     "bars",
     "cascade_sequence",
     "check_patterns",

@@ -16,7 +16,7 @@ from pcsim.messages import check_choice, check_integer, check_number, refusal
 from pcsim.stimuli.field import frames
 from pcsim.stimulus import stimulus_array
 
-__all__ = ["optic_flow", "running_speed"]
+__all__ = ["add_noise", "optic_flow", "running_speed"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -197,3 +197,33 @@ def _speeds(
             found = f"no running without a stop for {needed.sum() * held:g} s"
             raise ValueError(refusal("optic_flow", found, "a shorter halt", "Lower halt."))
     return running, gain * running
+
+
+def add_noise(stimulus: xr.DataArray, n: int, *, seed: int) -> xr.DataArray:
+    """Append `n` features of unit white noise, drawn frame by frame from the number of the trial.
+
+    A trial keeps its noise whatever trials it is shown with.
+
+    Parameters
+    ----------
+    stimulus : (trial, time, feature)
+    n
+        Number of noisy inputs, one for each unit that has noise of its own.
+    seed
+        Of the noise.
+
+    Examples
+    --------
+    >>> noisy = add_noise(optic_flow(2, n_locations=3), 5, seed=1)
+    >>> alone = add_noise(optic_flow(2, n_locations=3).isel(trial=[1]), 5, seed=1)
+    >>> noisy.sizes["feature"], bool((noisy.isel(trial=[1]) == alone).all())
+    (9, True)
+    """
+    check_integer("add_noise", "n", n, low=0)
+    n_frames = stimulus.sizes["time"]
+    noise = [
+        np.random.default_rng([seed, int(trial), 17]).standard_normal((n_frames, n))
+        for trial in stimulus["trial"].values
+    ]
+    values = np.concatenate([stimulus.to_numpy(), np.stack(noise)], axis=-1)
+    return xr.DataArray(values, dims=stimulus.dims, coords=stimulus.coords, name=stimulus.name)

@@ -23,7 +23,7 @@ Gaussian hierarchy with these precisions.
 
 It sees images through differences of Gaussians (LGN) and Gabors at 15 places (V1: 6 orientations,
 2 phases, 2 cycles per degree); these are fixed. Fitting learns the weights between V1, V2 and V4
-from the errors (Hebbian) and the lateral inhibition within areas from their correlations.
+from errors (Hebbian, Oja 1989) and the lateral inhibition within areas from their correlations.
 
 Rates are signed: deviations of a population from its spontaneous rate; the brain may split them
 over cells of two signs (Keller & Mrsic-Flogel 2018, Neuron 100:424). What it predicts: end-stopping
@@ -41,7 +41,7 @@ within an area. Forward and backward fibres are equally fast (Girard et al. 2001
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -84,8 +84,9 @@ class CorticalColumn(Circuit):
 
     n_areas: int = 3
     """V1, V2, V4, IT: how many of them, from below."""
-    weights: Any = field(default_factory=lambda: random_weights(0))
-    """(n_a, n_(a+1)) for a = V1, V2 ...: predictions descend through them, errors ascend."""
+    weights: Any = ()
+    """(n_a, n_(a+1)) for a = V1, V2 ...: predictions descend through them, errors ascend; ()
+    before fitting: random."""
     correlations: Any = ()
     """(n_a, n_a) for each area: correlations of its errors, shrunk; () before fitting: none."""
     lateral: str = "full"
@@ -204,7 +205,9 @@ class CorticalColumn(Circuit):
 
     def _weights(self, a: int) -> Any:
         """Return the weights from area a + 1 down to area a; 0 is the LGN."""
-        return gabors() if a == 0 else self.weights[a - 1]
+        if a == 0:
+            return gabors()
+        return self.weights[a - 1] if len(self.weights) else random_weights(0)[a - 1]
 
     def _precisions(self, a: int) -> Any:
         """Return the precision of every error of area a, before lateral inhibition."""
@@ -248,7 +251,11 @@ class CorticalColumn(Circuit):
         return replace(self, weights=random_weights(seed), correlations=())
 
     def fit(self, stimulus: xr.DataArray, *, seed: int = 0) -> CorticalColumn:
-        """Learn weights between areas, then lateral inhibition, from images at rest."""
+        """Learn weights between areas, then lateral inhibition, from images at rest.
+
+        Errors times rates of the first forward sweep, without feedback, make Oja's (1989) subspace
+        rule: predictions come to span what varies most below.
+        """
         model = self.untrained(seed=seed)
         inputs = model.prepare(stimulus).reshape(-1, len(relay_places()[0]))
         scale = float(1.0 / np.sqrt((inputs**2).mean()))
@@ -258,28 +265,31 @@ class CorticalColumn(Circuit):
         for number, chosen in enumerate(order):
             rate = self.learning_rate / (1.0 + number / 25.0)
             model = replace(model, weights=model._learned(inputs[chosen], rate))
+        model = replace(model, weights=tuple(normalised(one) for one in model.weights))
         errors = map_exact(model.hierarchy(), inputs).errors[1:]
         top = map_exact(model.hierarchy(), inputs).states[-1]
         correlations = tuple(shrunk(np.corrcoef(one.T)) for one in (*errors, top))
         return replace(model, correlations=correlations, input_gain=scale * self.input_gain)
 
     def _learned(self, inputs: Any, rate: float) -> Any:
-        """Return the weights after one batch: error times rate, the strongest mode kept at 1."""
+        """Return the weights after one batch: what a forward sweep leaves unpredicted, times it."""
         estimate = map_exact(self.hierarchy(), inputs)
         out = list(self.weights)
         for a in range(1, self.n_areas):
-            rates, error = estimate.states[a + 1], estimate.errors[a]
-            power = float(np.linalg.eigvalsh(rates.T @ rates)[-1])
-            moved = out[a - 1] + rate * (error.T @ rates) / power
-            out[a - 1] = normalised(moved * reach(a))
+            weights, below = out[a - 1], estimate.states[a]
+            sweep = below @ weights
+            error = below - sweep @ weights.T
+            power = float(np.linalg.eigvalsh(sweep.T @ sweep)[-1])
+            out[a - 1] = reach(a) * (weights + rate * (error.T @ sweep) / power)
         return tuple(out)
 
 
 def normalised(weights: Any) -> Any:
-    """Scale weights so that their strongest mode has gain 1: homeostatic synaptic scaling."""
+    """Scale weights so that their strongest mode has gain 1, as far as the delays allow."""
     return weights / np.linalg.norm(weights, 2)
 
 
+@cache
 def random_weights(seed: int) -> tuple[Any, ...]:
     """Draw weights between the areas, within reach, of gain 1."""
     rng = np.random.default_rng([seed, 695])

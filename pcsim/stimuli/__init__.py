@@ -12,6 +12,7 @@ from pcsim.stimuli.dead_leaves import dead_leaves, dead_leaves_stream
 from pcsim.stimuli.eye import eye_movements
 from pcsim.stimuli.flicker import PATTERNS, check_patterns, pattern_amplitudes, pattern_flicker
 from pcsim.stimuli.gratings import gratings
+from pcsim.stimuli.jitter import MOTIONS, jittered_gratings, random_walks
 from pcsim.stimuli.natural import natural_patches
 from pcsim.stimuli.noise import m_sequence, white_noise
 from pcsim.stimuli.oddball import (
@@ -27,6 +28,7 @@ from pcsim.stimuli.trials import grid
 from pcsim.stimuli.video import video_sequences
 
 __all__ = [
+    "MOTIONS",
     "PATTERNS",
     "PHOTOGRAPHS",
     "Photograph",
@@ -40,6 +42,7 @@ __all__ = [
     "eye_movements",
     "gratings",
     "grid",
+    "jittered_gratings",
     "m_sequence",
     "many_standards_sequence",
     "natural_patches",
@@ -50,6 +53,7 @@ __all__ = [
     "pattern_flicker",
     "photographs",
     "preprocess",
+    "random_walks",
     "running_speed",
     "video_sequences",
     "white_noise",

@@ -93,9 +93,14 @@ ROSTER = (
     Variant(label="COLUMN", circuit="cortical_column"),
     Variant(label="COLUMN-cut", circuit="cortical_column", lesion={"feedback_gain": 0.0}),
     Variant(label="COLUMN-sync", circuit="cortical_column", lesion=SYNCHRONOUS),
+    Variant(label="FF", circuit="feldman_friston_2010"),
     Variant(label="VM", circuit="attinger_2017"),
     Variant(label="VM-uncoupled", circuit="attinger_2017", settings={"coupled": False}),
     Variant(label="VM-gain", circuit="running_gain"),
+    Variant(label="AUD", circuit="auditory_hierarchy"),
+    Variant(label="AUD-adapt", circuit="auditory_hierarchy", lesion={"plasticity": 0.0}),
+    Variant(label="AUD-one", circuit="auditory_hierarchy", lesion={"n_levels": 1}),
+    Variant(label="AUD-cut", circuit="auditory_hierarchy", lesion={"feedback_gain": 0.0}),
 )
 
 

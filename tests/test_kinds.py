@@ -12,8 +12,17 @@ from scipy.optimize import brentq
 
 from pcsim.brian import run_brian
 from pcsim.circuit import Circuit, Population, Projection, settle, simulate
+from pcsim.kinds import (
+    Depression,
+    Error,
+    FastSynapse,
+    Kind,
+    Latent,
+    Leaky,
+    Prediction,
+    TemporalRelay,
+)
 from pcsim.kinds import DivisiveNormalization as Divisive
-from pcsim.kinds import Error, FastSynapse, Kind, Latent, Leaky, Prediction, TemporalRelay
 from pcsim.nonlinearity import power
 from pcsim.priors import Flat, GaussianPrior, SparsePrior
 from pcsim.responses import stimulus_array
@@ -170,6 +179,10 @@ CASES: dict[str, tuple[Toy, Callable]] = {
         Toy(kind=FastSynapse(TAU, 0.7), ports=("pre", "post")),
         lambda a, b: 0.7 * a * b,
     ),
+    "depression": (
+        Toy(kind=Depression(TAU, release=4.0), ports=("drive",)),
+        lambda a: np.maximum(a, 0) / (1 + 4.0 * np.maximum(a, 0) * TAU),
+    ),
     "relay at once": (
         Toy(kind=TemporalRelay(0.05, 0.7, "tanh"), ports=("drive",)),
         lambda a: np.tanh(0.3 * a),
@@ -314,6 +327,8 @@ def test_slope_is_the_derivative_of_the_output(kind):
         (Leaky(TAU, threshold=np.ones(2)), "threshold"),
         (Divisive(TAU, semisaturation=0.0), "semisaturation"),
         (Divisive(TAU, exponent=0.5), "exponent"),
+        (Depression(tau=0.0), "tau"),
+        (Depression(release=-1.0), "release"),
         (TemporalRelay(tau_trace=-1.0), "tau_trace"),
         (TemporalRelay(coefficient=np.nan), "coefficient"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pcsim.kinds.depression import Depression
 from pcsim.kinds.divisive import DivisiveNormalization
 from pcsim.kinds.error import Error
 from pcsim.kinds.fast_synapse import FastSynapse
@@ -14,6 +15,7 @@ from pcsim.kinds.relay import TemporalRelay
 
 __all__ = [
     "BrianEquations",
+    "Depression",
     "DivisiveNormalization",
     "Error",
     "FastSynapse",

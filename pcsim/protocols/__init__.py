@@ -13,21 +13,26 @@ from pcsim.protocols.signals import (
     visual_field,
     window_mean,
 )
+from pcsim.protocols.tones import Listening, cannot_hear, listen, tone_levels
 
 __all__ = [
     "OUTPUTS",
+    "Listening",
     "amplitude",
     "blank",
+    "cannot_hear",
     "first_level",
     "fitted_gratings",
     "fitted_units",
     "lacks",
+    "listen",
     "map_fields",
     "preferences",
     "respond",
     "roles_at",
     "signal_role",
     "size_tuning",
+    "tone_levels",
     "visual_field",
     "window_mean",
 ]

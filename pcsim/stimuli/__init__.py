@@ -24,6 +24,12 @@ from pcsim.stimuli.oddball import (
 from pcsim.stimuli.optic_flow import add_noise, optic_flow, running_speed
 from pcsim.stimuli.photographs import PHOTOGRAPHS, Photograph, photographs, preprocess
 from pcsim.stimuli.sequences import natural_sequences
+from pcsim.stimuli.tone_sequences import (
+    local_global_sequence,
+    markov_sequence,
+    pair_sequence,
+    tone_events,
+)
 from pcsim.stimuli.trials import grid
 from pcsim.stimuli.video import video_sequences
 
@@ -43,18 +49,22 @@ __all__ = [
     "gratings",
     "grid",
     "jittered_gratings",
+    "local_global_sequence",
     "m_sequence",
     "many_standards_sequence",
+    "markov_sequence",
     "natural_patches",
     "natural_sequences",
     "oddball_sequence",
     "optic_flow",
+    "pair_sequence",
     "pattern_amplitudes",
     "pattern_flicker",
     "photographs",
     "preprocess",
     "random_walks",
     "running_speed",
+    "tone_events",
     "video_sequences",
     "white_noise",
 ]

@@ -101,6 +101,11 @@ ROSTER = (
     Variant(label="AUD-adapt", circuit="auditory_hierarchy", lesion={"plasticity": 0.0}),
     Variant(label="AUD-one", circuit="auditory_hierarchy", lesion={"n_levels": 1}),
     Variant(label="AUD-cut", circuit="auditory_hierarchy", lesion={"feedback_gain": 0.0}),
+    Variant(label="HOSOYA", circuit="hosoya_2005"),
+    Variant(label="HOSOYA-fixed", circuit="hosoya_2005", lesion={"plasticity": 0.0}),
+    Variant(label="OMS", circuit="olveczky_2003"),
+    Variant(label="OMS-linear", circuit="olveczky_2003", lesion={"rectified": False}),
+    Variant(label="SS", circuit="schwartz_simoncelli_2001"),
 )
 
 

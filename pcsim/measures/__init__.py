@@ -22,6 +22,7 @@ from pcsim.measures.field_shape import (
 from pcsim.measures.granger import (
     directed_asymmetry,
     pair_granger,
+    power_drift,
     spectral_factor,
     spectral_granger,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "peak_and_plateau",
     "phase_randomised",
     "population_sparseness",
+    "power_drift",
     "power_spectrum",
     "radial_profile",
     "rectified",

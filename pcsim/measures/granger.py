@@ -25,21 +25,28 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pcsim.measures.multitaper import Tapers, channel_dim, labelled_signal, two_sided
-from pcsim.messages import check_array, refusal
+from pcsim.messages import check_array, check_number, refusal
 
-__all__ = ["directed_asymmetry", "pair_granger", "spectral_factor", "spectral_granger"]
+__all__ = [
+    "directed_asymmetry",
+    "pair_granger",
+    "power_drift",
+    "spectral_factor",
+    "spectral_granger",
+]
 
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 MIN_SPECTRA = 20
 """Averaged spectra below which the factors of a pair are mostly noise: 10 a channel."""
-MAX_DRIFT = 6.0
-"""How many times the power of a quarter of the trials may exceed that of another."""
 
 
 def spectral_granger(
-    signal: xr.Dataset | xr.DataArray, tapers: Tapers | None = None
+    signal: xr.Dataset | xr.DataArray,
+    tapers: Tapers | None = None,
+    *,
+    max_drift: float = 6.0,
 ) -> xr.DataArray:
     """Return the Granger causality of all ordered pairs of channels from their spectra alone.
 
@@ -54,6 +61,9 @@ def spectral_granger(
         Responses, of which `lfp` is taken, or an array (trial, time, channel).
     tapers
         How to cut and taper; None: plus and minus 3 Hz over whole trials.
+    max_drift
+        Largest `power_drift` of a signal that passes for stationary; raise it for few trials of a
+        bursting one.
 
     Returns
     -------
@@ -90,7 +100,11 @@ def spectral_granger(
     dim = channel_dim(array, where)
     chosen = tapers or Tapers()
     _check_pairs(array, dim, where)
-    _check_drift(array, dim, where)
+    drift = power_drift(array)
+    if drift > check_number(where, "max_drift", max_drift, low=1.0):
+        found = f"power that changes {drift:.3g}-fold from one quarter of the trials to another"
+        advice = "Leave out the onset, take off slow drifts, or give more trials."
+        raise ValueError(refusal(where, found, f"at most {max_drift:g}-fold", advice))
     spectrum, n, n_averaged = two_sided(array, chosen, where)
     if n_averaged < MIN_SPECTRA:
         found = f"{n_averaged} spectra to average (tapers times segments times trials)"
@@ -340,15 +354,28 @@ def _check_pairs(array: xr.DataArray, dim: str, where: str) -> None:
         raise ValueError(refusal(where, f"{dim} labels with repeats", "each once", "Rename them."))
 
 
-def _check_drift(array: xr.DataArray, dim: str, where: str) -> None:
-    """Refuse power that differs much between the quarters of the trials."""
-    values = array.transpose("time", ..., dim).to_numpy().astype(np.float64)
-    values = values.reshape(values.shape[0], -1, values.shape[-1])
+def power_drift(signal: xr.Dataset | xr.DataArray) -> float:
+    """Return how many times the power of one quarter of the trials exceeds that of another.
+
+    The largest ratio of any channel; power about the mean of the channel, averaged over trials. A
+    stationary signal comes close to 1 when there is much of it, a random walk to 7.
+
+    Parameters
+    ----------
+    signal
+        As for `spectral_granger`; silent channels count as 1.
+
+    Examples
+    --------
+    >>> time = np.arange(400) / 200
+    >>> wave = np.random.default_rng(5).normal(size=(50, 400, 1)) * (1 + (time > 1))[:, None]
+    >>> wave = xr.DataArray(wave, dims=("trial", "time", "site"), coords={"time": time})
+    >>> round(power_drift(wave))
+    4
+    """
+    values, _, _ = labelled_channels(signal, "power_drift")
     values = values - values.mean(axis=(0, 1))
-    power = np.stack([(part**2).mean(axis=(0, 1)) for part in np.array_split(values, 4)])
-    most, least = power.max(axis=0), power.min(axis=0)
-    if (most > MAX_DRIFT * least).any():
-        share = float(np.max(most / np.maximum(least, np.finfo(float).tiny)))
-        found = f"power that changes {share:.3g}-fold from one quarter of the trials to another"
-        advice = "Leave out the onset, take off slow drifts, or give more trials."
-        raise ValueError(refusal(where, found, f"at most {MAX_DRIFT:g}-fold", advice))
+    quarters = np.array_split(values, 4, axis=1)
+    power = np.stack([(part**2).mean(axis=(0, 1)) for part in quarters])
+    least = np.maximum(power.min(axis=0), np.finfo(float).tiny)
+    return float(np.max(np.where(power.max(axis=0) > 0, power.max(axis=0) / least, 1.0)))

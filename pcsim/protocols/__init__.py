@@ -2,6 +2,15 @@
 
 from pcsim.protocols.fields import map_fields, preferences
 from pcsim.protocols.gratings import amplitude, fitted_gratings, fitted_units, size_tuning
+from pcsim.protocols.rhythm import BANDS as RHYTHM_BANDS
+from pcsim.protocols.rhythm import TAPERS as RHYTHM_TAPERS
+from pcsim.protocols.rhythm import (
+    band_asymmetry,
+    error_estimate_pairs,
+    noisy_movies,
+    pair_potentials,
+    pair_responses,
+)
 from pcsim.protocols.signals import (
     OUTPUTS,
     blank,
@@ -17,16 +26,23 @@ from pcsim.protocols.tones import Listening, cannot_hear, listen, tone_levels
 
 __all__ = [
     "OUTPUTS",
+    "RHYTHM_BANDS",
+    "RHYTHM_TAPERS",
     "Listening",
     "amplitude",
+    "band_asymmetry",
     "blank",
     "cannot_hear",
+    "error_estimate_pairs",
     "first_level",
     "fitted_gratings",
     "fitted_units",
     "lacks",
     "listen",
     "map_fields",
+    "noisy_movies",
+    "pair_potentials",
+    "pair_responses",
     "preferences",
     "respond",
     "roles_at",

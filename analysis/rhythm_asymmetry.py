@@ -1,0 +1,324 @@
+"""H31: errors go forward at gamma frequencies, estimates come back at beta frequencies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from pcsim.circuit import Circuit
+from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
+from pcsim.measures import (
+    multitaper_spectrum,
+    phase_randomised,
+    spectral_granger,
+    spectral_slope,
+)
+from pcsim.model import Model, lesion
+from pcsim.protocols import (
+    RHYTHM_BANDS,
+    RHYTHM_TAPERS,
+    band_asymmetry,
+    error_estimate_pairs,
+    noisy_movies,
+    pair_potentials,
+    pair_responses,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["HYPOTHESIS"]
+
+N_TRIALS, DURATION = {"quick": 20, "full": 40}, {"quick": 4 / 3, "full": 4.0}
+"""Quick: 20 x 2 segments x 3 tapers = 120 spectra, with which an influence on 2.5 % of the power at
+one frequency is told from none (5 %: 1 - 0.05^(1/119)); full: 720."""
+N_SWEPT, SWEPT = {"quick": 5, "full": 20}, {"quick": 4 / 3, "full": 2.0}
+"""Trials and seconds of each cell of the sweep, whose sign alone counts: 9.8 % at quick, 1.7 %."""
+ONSET = 0.5
+NEURAL_NOISE = 0.5
+"""Of a unit by itself, in circuits that take noise: half of what natural input does to a relay."""
+SLOPE_BAND = (14.0, 80.0)
+FACTORS = (0.5, 1.0, 2.0)
+TIME_CONSTANTS = (("tau_error", "tau_latent"), ("tau", "tau_top"), ("tau_v1", "tau_v2"))
+"""Fields swept: of errors and estimates where both have one, else of the estimates of two areas."""
+N_SURROGATES = 5
+UNSTEADY = 100.0
+"""As for `band_asymmetry`."""
+SHOWN = ("COLUMN", "PATH", "RB")
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A model as a control: its time constants are out of reach of the sweep."""
+
+    model: Any
+    phases: int | None = None
+    """Seed of the phases of its units, which are randomised; None leaves them."""
+    reason: str = ""
+    """Why it is no control, if it is none."""
+    record_dt: float | None = None
+
+    @property
+    def field_shape(self) -> tuple[int, int] | None:
+        """Rows and columns of the visual field."""
+        return self.model.field_shape  # type: ignore[no-any-return]
+
+    @property
+    def px_per_deg(self) -> float | None:
+        """Pixels per degree."""
+        return self.model.px_per_deg  # type: ignore[no-any-return]
+
+    @property
+    def populations(self) -> Any:
+        """Populations that may be recorded, None if the model is no circuit."""
+        return getattr(self.model, "populations", None)
+
+    def run(
+        self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None
+    ) -> xr.Dataset:
+        """Return the model's responses, phases randomised if asked."""
+        tested = lesion(self.model, record_dt=self.record_dt) if self.record_dt else self.model
+        responses = tested.run(stimulus, seed=seed, record=record)
+        if self.phases is None or responses.sizes["time"] < 4:
+            return responses
+        return responses.assign(rate=phase_randomised(responses["rate"], seed=self.phases))
+
+
+def randomised(model: Any, seed: int) -> Any:
+    """Return the model with units of unchanged spectra that have nothing in common."""
+    return Variation(model, phases=seed)
+
+
+def equalised(model: Any, seed: int) -> Any:
+    """Return the model with errors as slow as estimates."""
+    if not (hasattr(model, "tau_error") and hasattr(model, "tau_latent")):
+        return Variation(model, reason="its errors have no time constant to equalise")
+    slower = max(model.tau_error, model.tau_latent)
+    return Variation(replace(model, tau_error=slower, tau_latent=slower))
+
+
+def missing(model: Any) -> str:
+    """Say why a model has no pair of errors and estimates."""
+    if getattr(model, "reason", ""):
+        return str(model.reason)
+    if model.field_shape is None:
+        return "it sees no images"
+    return "" if error_estimate_pairs(model) else "it has no errors with estimates one level above"
+
+
+def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
+    """Show natural sequences in noise; take spectra and Granger causality of each pair."""
+    pairs = error_estimate_pairs(model)
+    levels = list(pairs)
+    stimulus = noisy_movies(model, n=N_TRIALS[scale], duration=ONSET + DURATION[scale], seed=seed)
+    shown: dict[str, Any] = {"levels": levels, "onset": ONSET, "noise": NEURAL_NOISE, "seed": seed}
+    (responses,) = pair_responses([model], stimulus, **shown)
+    rows = [measured(responses, level, seed) for level in levels]
+    names = [f"{below} to {above}" for below, above in pairs.values()]
+    evidence = xr.concat(rows, "unit").assign_coords(pair=("unit", names))
+    cells = np.full((len(FACTORS), len(FACTORS)), float(evidence["asymmetry"].mean()))
+    if time_constants(model):
+        last = ONSET + SWEPT[scale]
+        short = stimulus.isel(trial=slice(N_SWEPT[scale]), time=stimulus["time"].values < last)
+        cells = swept(model, short, shown)
+    failing = float(np.sum(~(cells > 0)))
+    return evidence.assign(
+        failing=("unit", np.full(len(rows), failing)),
+        cells=(("first", "second"), cells),
+    ).assign_coords(first=list(FACTORS), second=list(FACTORS))
+
+
+def measured(responses: xr.Dataset, level: int, seed: int) -> xr.Dataset:
+    """Return the evidence of the errors of one level and the estimates above them."""
+    lfp = pair_potentials(responses, level)
+    power = pair_power(responses, level)
+    index = band_asymmetry(lfp)
+    heard = bool((power > 0).all()) and bool(np.isfinite(index).all())
+    surrogate, slope = 0.0, np.nan
+    influence = np.full((2, power.sizes["frequency"]), np.nan)
+    if heard:
+        made = (phase_randomised(lfp, seed=100 * seed + k) for k in range(N_SURROGATES))
+        surrogate = float(np.mean([band_asymmetry(one)[2] for one in made]))
+        ratio = power.sel(site="estimate", drop=True) / power.sel(site="error", drop=True)
+        slope = spectral_slope(ratio, band=SLOPE_BAND)["slope"].item()
+        found = spectral_granger(lfp, RHYTHM_TAPERS, max_drift=UNSTEADY)
+        found = found.sel(frequency=power["frequency"])
+        influence = np.stack([found.values[0, 1], found.values[1, 0]])
+    return xr.Dataset(
+        {
+            "asymmetry": index[2],
+            "surrogate": surrogate,
+            "gamma": index[0],
+            "beta": index[1],
+            "slope": slope,
+            "granger": (("direction", "frequency"), influence),
+            "power": power,
+            "included": heard,
+        },
+        coords={"direction": ["forward", "backward"]},
+    )
+
+
+def pair_power(responses: xr.Dataset, level: int) -> xr.DataArray:
+    """Return the mean power of the rates of errors and of estimates: (site, frequency)."""
+    roles, levels = responses["population"].values, responses["level"].values
+    error = (levels == level) & np.char.startswith(roles, "error")
+    estimate = (levels == level + 1) & (roles == "latent")
+    rates = (responses["rate"].isel(unit=chosen) for chosen in (error, estimate))
+    spectra = [multitaper_spectrum(rate, RHYTHM_TAPERS).mean("unit") for rate in rates]
+    power = xr.concat(spectra, xr.Variable("site", ["error", "estimate"]))
+    return power.sel(frequency=slice(1.0, 120.0))
+
+
+def swept(model: Any, stimulus: xr.DataArray, shown: Mapping[str, Any]) -> Any:
+    """Return the mean asymmetry at each of 3 x 3 time constants; NaN without a steady state."""
+    base = time_constants(model)
+    cells = []
+    for factors in product(FACTORS, FACTORS):
+        changed = {name: base[name] * f for name, f in zip(base, factors, strict=True)}
+        cells.append(lesion(model, **changed))
+    try:
+        found: list[Any] = list(pair_responses(cells, stimulus, **shown))
+    except RuntimeError:
+        found = [alone(cell, stimulus, shown) for cell in cells]
+    levels = shown["levels"]
+    means = [
+        np.nan
+        if one is None
+        else np.mean([band_asymmetry(pair_potentials(one, level))[2] for level in levels])
+        for one in found
+    ]
+    return np.reshape(means, (len(FACTORS), len(FACTORS)))
+
+
+def alone(model: Any, stimulus: xr.DataArray, shown: Mapping[str, Any]) -> Any:
+    """Return the answer of one circuit, None if it diverges."""
+    try:
+        return pair_responses([model], stimulus, **shown)[0]
+    except RuntimeError:
+        return None
+
+
+def time_constants(model: Any) -> dict[str, float]:
+    """Return the two time constants that are swept; those left open are the circuit's own."""
+    for pair in TIME_CONSTANTS:
+        if isinstance(model, Circuit) and all(hasattr(model, name) for name in pair):
+            top = [p.kind for p in model.populations if p.population == "latent"][-1]
+            return {name: float(getattr(model, name) or top.tau) for name in pair}  # type: ignore
+    return {}
+
+
+def gamma_above_beta(means: Means) -> Any:
+    """Return DAI(gamma) less DAI(beta)."""
+    return means["asymmetry"]
+
+
+def above_surrogate(means: Means) -> Any:
+    """Return by how much the asymmetry exceeds that of the same spectra without coupling."""
+    return means["asymmetry"] - means["surrogate"]
+
+
+def enough_cells(means: Means) -> Any:
+    """Return how many cells fewer than 2.5 of 9 fail."""
+    return 2.5 - means["failing"]
+
+
+def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
+    """Draw the causality in both directions of the first column that has it, bands shaded."""
+    from pcsim.plots import colour, plot_tuning
+
+    shown = next((label for label in SHOWN if evidence.get(label)), None)
+    if shown is None:
+        return
+    ways = {"forward": ("error", "errors to estimates"), "backward": ("latent", "and back")}
+    for band in RHYTHM_BANDS.values():
+        ax.axvspan(*band, color=colour("control"), alpha=0.15, linewidth=0)
+    for label, line in ((shown, "-"), (f"{shown}/equal", ":")):
+        for way, (meaning, words) in ways.items():
+            curves = [one["granger"].isel(unit=one["included"].values) for one in evidence.get(
+                label, ())]  # fmt: skip
+            curves = [c.sel(direction=way, drop=True).mean("unit") for c in curves if c.size]
+            if curves:
+                name = words if line == "-" else f"{words}, equal time constants"
+                plot_tuning(
+                    xr.concat(curves, "replica"), x="frequency", ax=ax, label=name,
+                    color=colour(meaning), linestyle=line,
+                )  # fmt: skip
+    ax.set_xlim(2.0, 100.0)
+    ax.set_ylim(bottom=0.0)
+    ax.set_xlabel("Frequency (Hz)")
+    ax.set_ylabel(f"Granger causality of {shown} (nats)")
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, handlelength=1.6)
+
+
+HYPOTHESIS = Hypothesis(
+    id="H31",
+    name="Feed-forward fast, feedback slow",
+    claim=(
+        "Errors influence the estimates one level up at gamma frequencies, estimates influence the "
+        "errors below at beta frequencies (Bastos et al. 2015, Neuron 85:390; Michalareas et al. "
+        "2016, Neuron 89:384)."
+    ),
+    family="oscillation",
+    protocol=(
+        "Drift and saccades of a simulated eye over natural photographs at 250 frames per second "
+        "with luminance noise (5 % of the range) drawn for every frame and pixel; 20 trials of "
+        "4/3 s (full: 40 of 4 s) after 0.5 s of onset. Circuits that take noise have 0.5 on each "
+        "unit."
+    ),
+    statistic=(
+        "Potentials L = sum |d rate/dt| over the errors of a level and over the estimates one "
+        "level up; pairwise spectral Granger causality G (3 tapers, +-3 Hz); DAI = (G forward - G "
+        "backward) / sum, of the means over 60-80 and 14-18 Hz; asymmetry = DAI(gamma) - DAI(beta)."
+    ),
+    signal="error units of each level and latent units one level up",
+    falsified_if=(
+        "Asymmetry at or below 0.",
+        "Asymmetry at or below 0 in more than 2 of 9 cells of a sweep of two time constants by "
+        "1/2, 1 and 2 (a cell whose circuit has no steady state counts).",
+    ),
+    units="difference of indices",
+    missing=missing,
+    observe=observe,
+    variables=("asymmetry", "surrogate", "failing"),
+    combine=gamma_above_beta,
+    null=0.0,
+    direction=1,
+    reference=Reference(
+        status="read",
+        source=(
+            "Bastos et al. 2015: forward theta (4 Hz) and gamma (60-80 Hz), backward beta (14-18 "
+            "Hz), 28 pairs of areas, two macaques; the sign alone is comparable."
+        ),
+    ),
+    requirements=(
+        Requirement(
+            name="sweep",
+            statement="It holds in at least 7 of 9 combinations of time constants.",
+            combine=enough_cells,
+        ),
+        Requirement(
+            name="surrogates",
+            statement="It exceeds that of phase-randomised potentials of the same spectra.",
+            combine=above_surrogate,
+        ),
+    ),
+    controls=(
+        Control(
+            name="equal",
+            statement="With errors as slow as estimates there is no fast and no slow.",
+            transform=equalised,
+        ),
+        Control(
+            name="phases",
+            statement="Units of the same spectra with random phases influence nothing.",
+            transform=randomised,
+        ),
+    ),
+    panel=panel,
+)

@@ -62,16 +62,32 @@ def simulate(
     stimulus: Annotated[str, typer.Option(help="A function of pcsim.stimuli, such as bars.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File for the responses, .nc or .zarr.")],
     set_: Set = None,
-    seed: Annotated[int, typer.Option(help="Of stimulus and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of training, stimulus and noise.")] = 0,
+    repeats: Annotated[int, typer.Option(help="Show every trial so often, with new noise.")] = 1,
+    train: Annotated[bool, typer.Option("--train", help="Train it first, as for a test.")] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw rates, potentials, spectra: .pdf, .png or .svg.")
+    ] = None,
 ) -> None:
-    """Show a stimulus to a circuit and save its responses.
+    """Show a stimulus to a circuit and save its responses; draw them.
 
-    --set changes a parameter of the circuit or of the stimulus; say circuit.NAME or stimulus.NAME
-    where both have it.
+    Circuits with layers also leave local field potentials, from the synaptic currents of their
+    pyramids. --set changes a parameter of the circuit or of the stimulus; say circuit.NAME or
+    stimulus.NAME where both have it.
     """
     from pcsim import cli_simulate
 
-    typer.echo(cli_simulate.simulate(circuit, stimulus, out, settings=_pairs(set_), seed=seed))
+    text = cli_simulate.simulate(
+        circuit,
+        stimulus,
+        out,
+        settings=_pairs(set_),
+        seed=seed,
+        trained=train,
+        figure=figure,
+        repeats=repeats,
+    )
+    typer.echo(text)
 
 
 @app.command("test")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from pcsim import roster, stimuli
-from pcsim.messages import refusal, unknown_name
+from pcsim.cli_figure import SUFFIXES, draw, potentials
+from pcsim.messages import check_integer, refusal, unknown_name
 from pcsim.model import lesion
 from pcsim.responses import save
 
@@ -41,23 +42,60 @@ def stimulus_functions() -> dict[str, Callable[..., Any]]:
 
 
 def simulate(
-    circuit: str, stimulus: str, out: Path, *, settings: Mapping[str, Any], seed: int
+    circuit: str,
+    stimulus: str,
+    out: Path,
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+    trained: bool = False,
+    figure: Path | None = None,
+    repeats: int = 1,
 ) -> str:
-    """Run and save; return a line about what was saved."""
+    """Run, save and draw; return a line about what was saved."""
     known = stimulus_functions()
     if stimulus not in known:
         raise unknown_name("simulate", "stimulus", stimulus, known)
     if out.suffix not in (".nc", ".zarr"):
         raise ValueError(refusal("simulate", f"file {out}", "a name ending in .nc or .zarr"))
+    if figure is not None and figure.suffix not in SUFFIXES:
+        found = f"figure {figure}"
+        raise ValueError(refusal("simulate", found, f"a name ending in {', '.join(SUFFIXES)}"))
     model = _model(circuit)
     shown, changed = _shared_out(model, known[stimulus], settings)
     if changed:
         model = dataclasses.replace(model, **changed)
-    made = _stimulus(stimulus, known[stimulus], model, shown, seed)
-    responses = model.run(made, seed=seed)
+    if trained:
+        model = _trained(circuit, changed, seed)
+    made = _repeated(_stimulus(stimulus, known[stimulus], model, shown, seed), repeats)
+    responses = potentials(model, model.run(made, seed=seed), made)
     save(responses, out)
     sizes = ", ".join(f"{responses.sizes[dim]} {dim}s" for dim in ("trial", "time", "unit"))
+    if figure is not None:
+        draw(responses, figure)
+        sizes += f"; {figure}"
     return f"{out}: {sizes}"
+
+
+def _repeated(stimulus: Any, repeats: int) -> Any:
+    """Show all trials several times over; `repeat` on `trial` counts."""
+    check_integer("simulate", "repeats", repeats, low=1)
+    if repeats == 1:
+        return stimulus
+    n = stimulus.sizes["trial"]
+    shown = stimulus.isel(trial=np.tile(np.arange(n), repeats))
+    number = ("trial", np.repeat(np.arange(repeats), n))
+    return shown.assign_coords(trial=np.arange(n * repeats), repeat=number)
+
+
+def _trained(circuit: str, changed: Mapping[str, Any], seed: int) -> Any:
+    if (Path(circuit) / "model.json").is_file():
+        found = f"--train of {circuit}, a model that is saved"
+        raise ValueError(refusal("simulate", found, "a name, label or file", "Leave --train out."))
+    variant = roster.variant(circuit)
+    kept = {name: value for name, value in variant.lesion.items() if name not in changed}
+    settings = {**variant.settings, **changed}
+    return roster.train(dataclasses.replace(variant, settings=settings, lesion=kept), seed=seed)
 
 
 def _model(circuit: str) -> Any:

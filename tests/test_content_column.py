@@ -11,8 +11,10 @@ from scipy.linalg import block_diag
 from pcsim import catalog
 from pcsim.brian import run_brian
 from pcsim.circuit import settle
+from pcsim.cli import main
+from pcsim.cli_figure import population_sizes
 from pcsim.inference import map_exact, map_gradient
-from pcsim.responses import select
+from pcsim.responses import open_responses, select
 from pcsim.roster import SYNCHRONOUS, load_model, save_model
 from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
@@ -217,3 +219,46 @@ def test_refusals():
         replace(BASE, lateral="rondom").covariance(1)
     with pytest.raises(ValueError, match="numbers above 0"):
         _ = replace(BASE, attention=(1.0, -0.5)).populations
+
+
+def run_cli(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(one) for one in arguments])
+    return ended.value.code
+
+
+def test_simulate_leaves_rates_potentials_and_a_figure(tmp_path, capsys):
+    given = ("simulate", "cortical_column", "--stimulus", "gratings", "--set", "noise=0.2")
+    given += ("--set", "duration=0.05", "--set", "orientation=0,1.57", "--repeats", 3)
+    out, drawn = tmp_path / "r.nc", tmp_path / "r.png"
+    assert run_cli(*given, "-o", out, "--figure", drawn) == 0
+    rates = open_responses(out)
+    assert rates.lfp.site.values.tolist() == ["V1", "V2", "V4"]
+    assert rates["repeat"].values.tolist() == [0, 0, 1, 1, 2, 2]
+    one, again = rates.rate.values[0], rates.rate.values[2]
+    assert np.abs(one - again).max() > 0.01
+    assert drawn.stat().st_size > 20_000
+    sizes = population_sizes(rates)
+    mine = rates.rate.values[:, :, (rates.name == "latent_V2").values]
+    mean = np.stack([mine[k::2].mean(0) for k in (0, 1)])
+    np.testing.assert_allclose(
+        sizes.values[sizes.population.values == "latent_V2"][0],
+        np.sqrt((mean**2).mean(axis=(0, 2))),
+        rtol=1e-12,
+    )
+
+
+def test_simulate_draws_circuits_without_layers_by_level(tmp_path, capsys):
+    given = ("simulate", "rao_ballard_1999", "--stimulus", "bars", "--set", "duration=0.05")
+    drawn = tmp_path / "r.pdf"
+    assert run_cli(*given, "-o", tmp_path / "r.nc", "--figure", drawn) == 0
+    assert drawn.stat().st_size > 5000
+    assert "lfp" not in open_responses(tmp_path / "r.nc")
+
+
+def test_simulate_refuses_other_figures_and_no_repeats(tmp_path, capsys):
+    given = ("simulate", "cortical_column", "--stimulus", "bars", "-o", tmp_path / "r.nc")
+    assert run_cli(*given, "--figure", tmp_path / "r.gif") == 2
+    assert "ending in .pdf, .png, .svg" in capsys.readouterr().err
+    assert run_cli(*given, "--repeats", 0) == 2
+    assert not (tmp_path / "r.nc").exists()

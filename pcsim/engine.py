@@ -94,12 +94,10 @@ class Integration:
 
     def _euler(self) -> None:
         """Euler, or exponential Euler, which is Euler with a step of its own for every state."""
-        self.machine.drift(self._changes)
         if self.integrator == "exponential_euler":
             self._set_factors(self._varying)
-            self.change *= self._factor
-        else:
-            self.change *= self.dt
+        exact = self.integrator == "exponential_euler"
+        self.machine.drift(self._changes, self._factors if exact else self.dt)
         self.state += self.change
 
     def _set_factors(self, names: Sequence[str]) -> None:
@@ -117,11 +115,18 @@ class Integration:
     def _runge_kutta(self, step: int) -> None:
         self.machine.drift(self._slope_views[0])
         for stage, part in ((1, 0.5), (2, 0.5), (3, 1.0)):
-            self._between[...] = self.state + (part * self.dt) * self._slopes[stage - 1]
+            self._between[...] = self._slopes[stage - 1]
+            self._between *= part * self.dt
+            self._between += self.state
             self.machine.evaluate(self._between_views, step, step)
             self.machine.drift(self._slope_views[stage])
         first, second, third, fourth = self._slopes
-        self.change[...] = (self.dt / 6) * (first + 2 * (second + third) + fourth)
+        self.change[...] = second
+        self.change += third
+        self.change *= 2
+        self.change += first
+        self.change += fourth
+        self.change *= self.dt / 6
         self.state += self.change
 
     def _shake(self, population: Population) -> None:

@@ -46,8 +46,8 @@ class Guard:
         self.where, self.dt = type(circuit).__name__, circuit.dt
         self.integrator = circuit.integrator
         self._declared, self._features = declared, features
-        self._trusted = _SUSPECT * (1 + float(np.abs(features).max()))
-        self._before: NDArray[np.float64] | None = None
+        self._trusted = _SUSPECT * (1 + largest_of(features))
+        self._before: Array = None
 
     def look(self, integration: Integration, step: int) -> None:
         """Refuse the state after `step` if it is on its way to infinity.
@@ -58,10 +58,12 @@ class Guard:
             Naming the largest time step that is stable.
         """
         largest = largest_of(integration.state)
-        state = as_numpy(integration.state)
         if largest <= self._trusted:
-            self._before = state.copy()
+            if self._before is None:
+                self._before = integration.machine.zeros(integration.machine.n_states)
+            self._before[...] = integration.state
             return
+        state = as_numpy(integration.state)
         size = np.where(np.isfinite(state), abs(state), np.inf)
         *replica, trial, _ = (int(i) for i in np.unravel_index(np.argmax(size), state.shape))
         shown = integration.machine.frame_of[: step + 1]
@@ -100,7 +102,7 @@ class Guard:
 
         references = [np.zeros(build(1, self.dt).n_states)]
         if self._before is not None:
-            references.append(self._before[replica][trial])
+            references.append(as_numpy(self._before)[replica][trial])
         return min(
             largest_stable_dt(build, state, integrator=self.integrator, dt=self.dt)
             for state in references
@@ -135,8 +137,8 @@ def largest_of(state: Array) -> float:
     """Return the largest magnitude; infinity if there is anything that is not finite."""
     if 0 in state.shape:
         return 0.0
-    largest = float(abs(state).max())
-    return largest if np.isfinite(largest) else np.inf
+    low, high = float(state.min()), float(state.max())
+    return max(-low, high) if np.isfinite(low) and np.isfinite(high) else np.inf
 
 
 def largest_stable_dt(

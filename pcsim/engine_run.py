@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from pcsim.machine import Machine
 from pcsim.machine_stack import Parts, move_parts, n_replicas_of, stack_parts
 from pcsim.messages import check_array, refusal, unknown_name
 from pcsim.responses import make_responses
+from pcsim.weights import is_operator
 
 __all__ = [
     "Run",
@@ -30,6 +32,8 @@ __all__ = [
     "unit_labels",
 ]
 
+_BLOCK = 2**18
+"""Numbers in the state of trials that run together where weights are local: 2 MiB."""
 _GUARD_EVERY = 50
 """Steps between looks at whether the activity diverges."""
 
@@ -70,7 +74,7 @@ class Run:
         n_stacked = len(circuits) if replicas else None
         self.n_replicas = n_replicas_of(self.where, stacked[1], n_stacked)
         self.names = recorded_names(self.where, stacked[0], record)
-        self._to_array = _converter(xp, device)
+        self._to_array, self._is_numpy = _converter(xp, device), xp is None
         self.parts = move_parts(stacked, self._to_array)
         features = _features(self.where, circuits, stimulus)
         if self.n_replicas and features.ndim == 3:
@@ -78,30 +82,32 @@ class Run:
         check_features(self.where, *stacked, features.shape[-1])
         self.parts = bypass(*self.parts, keep=self.names)
         self.features: NDArray[np.float64] = features
-        self._guard = Guard(circuit, declared, features)
+        self._declared = declared
 
     def through(self, seed: int, *, learn: bool = False) -> xr.Dataset:
         """Show the whole stimulus once."""
         dt = self.circuit.dt
         frame_of = frames_of_steps(self.where, self.stimulus, dt)
         every, n_recorded = recorded_steps(self.where, self.circuit, len(frame_of))
-        integration = self._start(frame_of, seed)
         recorder = self._recorder(n_recorded)
-        with np.errstate(all="ignore"):
-            for step in range(len(frame_of)):
-                integration.step(step, learn=learn)
-                if (step + 1) % every == 0 and (step + 1) // every <= n_recorded:
-                    rates = integration.rates(self.names, step)
-                    self._write(recorder, (step + 1) // every - 1, rates)
-                if (step + 1) % _GUARD_EVERY == 0:
-                    self._guard.look(integration, step)
-            self._guard.look(integration, len(frame_of) - 1)
+        for trials in self._blocks(learn):
+            integration = self._start(frame_of, seed, trials)
+            guard, kept = self._guard(trials), recorder[..., trials, :, :]
+            with np.errstate(all="ignore"):
+                for step in range(len(frame_of)):
+                    integration.step(step, learn=learn)
+                    if (step + 1) % every == 0 and (step + 1) // every <= n_recorded:
+                        rates = integration.rates(self.names, step)
+                        self._write(kept, (step + 1) // every - 1, rates)
+                    if (step + 1) % _GUARD_EVERY == 0:
+                        guard.look(integration, step)
+                guard.look(integration, len(frame_of) - 1)
         return self._responses(recorder, dt * every * np.arange(1, n_recorded + 1))
 
     def to_rest(self, tol: float, max_time: float) -> xr.Dataset:
         """Hold the one frame until nothing moves."""
         dt, n_steps = self.circuit.dt, max(1, int(np.ceil(max_time / self.circuit.dt)))
-        integration = self._start([0] * n_steps, 0)
+        integration, guard = self._start([0] * n_steps, 0), self._guard()
         slowest = max(population.kind.slowest for population in self.parts[0])
         # A signal may still be on its way along every delayed projection, one after the other.
         longest = sum(wire.n_steps for wire in self.machine.wires())
@@ -111,7 +117,7 @@ class Run:
                 integration.step(step)
                 if (step + 1) % 10 and step + 1 < n_steps:
                     continue
-                self._guard.look(integration, step)
+                guard.look(integration, step)
                 largest = largest_of(integration.state)
                 speed = largest_of(integration.change) / dt * slowest / (1 + largest)
                 if speed < tol and step >= longest:
@@ -123,9 +129,28 @@ class Run:
             self._write(recorder, 0, integration.rates(self.names, step))
         return self._responses(recorder, np.array([(step + 1) * dt]))
 
-    def _start(self, frame_of: Sequence[int], seed: int) -> Integration:
+    def _blocks(self, learn: bool) -> list[slice]:
+        """Return the trials that run together: so many that their signals stay near the processor.
+
+        Dense weights want many trials at once, noise and learning all of them.
+        """
+        *replicas, n_trials, _, _ = self.features.shape
+        local = any(is_operator(projection.weights) for projection in self.parts[1])
+        if not self._is_numpy or not local or learn or any(p.noise for p in self.parts[0]):
+            return [slice(0, n_trials)]
+        n_units = sum(p.size for p in self.parts[0]) * int(np.prod(replicas))
+        n_blocks = -(-n_trials // max(1, _BLOCK // n_units))
+        edges = np.linspace(0, n_trials, n_blocks + 1).astype(int).tolist()
+        return [slice(*edge) for edge in itertools.pairwise(edges)]
+
+    def _guard(self, trials: slice = slice(None)) -> Guard:
+        return Guard(self.circuit, self._declared, self.features[..., trials, :, :])
+
+    def _start(
+        self, frame_of: Sequence[int], seed: int, trials: slice = slice(None)
+    ) -> Integration:
         rng = np.random.default_rng(seed)
-        frames = self._to_array(self.features)
+        frames = self._to_array(self.features[..., trials, :, :])
         self.machine = Machine(*self.parts, frames, frame_of, dt=self.circuit.dt)
         return Integration(
             self.machine,
@@ -134,23 +159,21 @@ class Run:
         )
 
     def _recorder(self, n_recorded: int) -> Array:
-        zeros = self.machine.zeros(sum(p.size for p in self._recorded()))
-        shape = (n_recorded, *zeros.shape)
-        device = array_api_compat.device(zeros)
-        return self.machine.xp.zeros(shape, dtype=zeros.dtype, device=device)
+        n_units = sum(p.size for p in self._recorded())
+        return self._to_array(np.zeros((*self.features.shape[:-2], n_recorded, n_units)))
 
     def _recorded(self) -> list[Population]:
-        return [self.machine.nodes[name].population for name in self.names]
+        return [population for population in self.parts[0] if population.name in self.names]
 
     def _write(self, recorder: Array, number: int, rates: Sequence[Array]) -> None:
         start = 0
         for rate in rates:
-            recorder[number, ..., start : start + rate.shape[-1]] = rate
+            recorder[..., number, start : start + rate.shape[-1]] = rate
             start += rate.shape[-1]
 
     def _responses(self, recorder: Array, time: NDArray[np.float64]) -> xr.Dataset:
-        rate = np.moveaxis(as_numpy(recorder), 0, -2)
-        rate = np.ascontiguousarray(rate).reshape(-1, *rate.shape[-2:])
+        rate = as_numpy(recorder)
+        rate = rate.reshape(-1, *rate.shape[-2:])
         if not np.isfinite(rate).all():
             found = "rates that are not finite while the states are"
             advice = "Look at the nonlinearities: one of them overflows."

@@ -8,14 +8,15 @@ its own slice of it. A projection is one matrix product a step for the whole bat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from pcsim.declaration import STIMULUS, Population, Projection, direct_order, port_of
-from pcsim.kinds.kind import Array
+from pcsim.kinds.kind import Array, Arrays, Kind
+from pcsim.machine_tiles import Tile, tiles_of
 from pcsim.weights import is_operator
 from pcsim.weights_apply import Operator, operator
 
@@ -55,6 +56,9 @@ class Node:
     inputs: dict[str, Array]
     output: Array = None
     slope: Array = None
+    tiles: Sequence[Tile] = ()
+    sums: dict[str, Array] = field(default_factory=dict)
+    """Port -> where what several projections send is added up (NumPy)."""
 
 
 @dataclass
@@ -97,6 +101,7 @@ class Machine:
     ) -> None:
         self.xp, self.dt = array_api_compat.array_namespace(frames), dt
         self.frames, self.frame_of = frames, frame_of
+        self._is_numpy = array_api_compat.is_numpy_array(frames)
         self.batch = tuple(frames.shape[:-2])
         self.blank = self.xp.zeros_like(frames[..., 0, :])
         self.nodes = self._make_nodes(populations, projections)
@@ -132,9 +137,16 @@ class Machine:
                 if projection.target == population.name:
                     port = port_of(projection, population.kind)
                     wires[port].append(self._make_wire(projection, population.size))
-            # Ports that nothing enters stay at this zero.
-            inputs = {port: self.zeros(population.size) for port, into in wires.items() if not into}
-            nodes[population.name] = Node(population, slices, wires, inputs)
+            # Ports that nothing enters stay at this zero, which takes no room.
+            shape = (*self.batch, population.size)
+            inputs = {
+                port: self.xp.broadcast_to(self.blank[..., :1], shape)
+                for port, into in wires.items()
+                if not into
+            }
+            node = nodes[population.name] = Node(population, slices, wires, inputs)
+            if self._is_numpy:
+                node.tiles = tiles_of(population.kind, self.batch, population.size)
         return nodes
 
     def _make_wire(self, projection: Projection, size: int) -> Wire:
@@ -144,7 +156,7 @@ class Machine:
             weights, multiply = None, operator(weights, sign, self.zeros(size))
         elif weights is not None:
             weights = sign * self.xp.matrix_transpose(weights)
-            if array_api_compat.is_numpy_array(self.frames):
+            if self._is_numpy:
                 weights, buffer = np.ascontiguousarray(weights), self.zeros(size)
         signal = (projection.source, projection.reads, projection.gate)
         n_steps = round(projection.delay / self.dt)
@@ -197,8 +209,14 @@ class Machine:
             if wires:
                 total = self._arrive(wires[0], step, shown)
                 for wire in wires[1:]:
-                    total = total + self._arrive(wire, step, shown)
+                    more = self._arrive(wire, step, shown)
+                    total = self._add(node.sums.get(port), total, more)
+                    if self._is_numpy:
+                        node.sums[port] = total
                 node.inputs[port] = total
+
+    def _add(self, buffer: Array, one: Array, other: Array) -> Array:
+        return one + other if buffer is None else np.add(one, other, out=buffer)
 
     def _arrive(self, wire: Wire, step: int, shown: int) -> Array:
         if wire.projection.source == STIMULUS:
@@ -226,13 +244,27 @@ class Machine:
         node = self.nodes[name]
         return node.population.kind.rate(views[name], node.inputs, self.xp)
 
-    def drift(self, into: Views) -> None:
-        """Write the rate of change of the state last evaluated."""
+    def drift(self, into: Views, factors: Views | float = 1.0) -> None:
+        """Write the rate of change of the state last evaluated, times a factor for every state."""
         for name, node in self.nodes.items():
-            if node.slices:
-                change = node.population.kind.drift(self._now[name], node.inputs, self.xp)
-                for state, values in change.items():
-                    into[name][state][...] = values
+            if not node.slices:
+                continue
+            kind, now, own = node.population.kind, self._now[name], into[name]
+            factor = factors[name] if isinstance(factors, dict) else dict.fromkeys(own, factors)
+            if not node.tiles:
+                self._drift_of(kind, now, node.inputs, own, factor)
+            for tile in node.tiles:
+                some, inputs, into_some = (tile.part(a) for a in (now, node.inputs, own))
+                self._drift_of(tile.kind, some, inputs, into_some, tile.part_of_factors(factor))
+
+    def _drift_of(
+        self, kind: Kind, state: Arrays, inputs: Arrays, into: Arrays, factor: Any
+    ) -> None:
+        for name, values in kind.drift(state, inputs, self.xp).items():
+            if self._is_numpy:
+                np.multiply(values, factor[name], out=into[name])
+            else:
+                into[name][...] = values * factor[name]
 
     def decay(self, name: str) -> dict[str, Array]:
         """Return the rates at which the states of a population are known to decay, per second."""

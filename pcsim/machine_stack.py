@@ -14,7 +14,15 @@ from pcsim.declaration import Population, Projection
 from pcsim.messages import refusal
 from pcsim.weights import Local, PerReplica, is_operator
 
-__all__ = ["Parts", "move_parts", "n_replicas_of", "stack_parts"]
+__all__ = [
+    "Parts",
+    "fields_of",
+    "holds_numbers",
+    "move_parts",
+    "n_replicas_of",
+    "rebuilt",
+    "stack_parts",
+]
 
 Parts = tuple[tuple[Population, ...], tuple[Projection, ...]]
 
@@ -41,8 +49,8 @@ def _moved(value: Any, to_array: Any) -> Any:
         return to_array(np.asarray(value, dtype=np.float64))
     if isinstance(value, np.number | np.ndarray):
         return float(value)
-    if _holds_numbers(value):
-        return _rebuilt(value, {n: _moved(v, to_array) for n, v in _fields(value).items()})
+    if holds_numbers(value):
+        return rebuilt(value, {n: _moved(v, to_array) for n, v in fields_of(value).items()})
     return value
 
 
@@ -97,9 +105,9 @@ def _stacked(where: str, name: str, values: Sequence[Any]) -> Any:
     if all(is_operator(value) and value.shape == first.shape for value in values):
         return PerReplica(tuple(values))
     types = {type(value) for value in values}
-    if _holds_numbers(first) and len(types) == 1:
-        columns = {n: [_fields(value)[n] for value in values] for n in _fields(first)}
-        return _rebuilt(first, {n: _stacked(where, n, column) for n, column in columns.items()})
+    if holds_numbers(first) and len(types) == 1:
+        columns = {n: [fields_of(value)[n] for value in values] for n in fields_of(first)}
+        return rebuilt(first, {n: _stacked(where, n, column) for n, column in columns.items()})
     if not all(isinstance(value, np.ndarray | list | tuple | float | int) for value in values):
         found = f"replicas that differ in {name}"
         raise ValueError(refusal(where, found, "equal declarations", _EQUAL))
@@ -130,18 +138,19 @@ def n_replicas_of(
     return counts.pop() if counts else None
 
 
-def _holds_numbers(value: Any) -> bool:
+def holds_numbers(value: Any) -> bool:
     """Tell whether `value` is a dataclass of numbers: a kind or a prior, but no function."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return False
-    return not any(callable(member) for member in _fields(value).values())
+    return not any(callable(member) for member in fields_of(value).values())
 
 
-def _fields(value: Any) -> dict[str, Any]:
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name."""
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
-def _rebuilt(value: Any, fields: dict[str, Any]) -> Any:
+def rebuilt(value: Any, fields: dict[str, Any]) -> Any:
     """Return a copy with these fields, past the checks of the constructor: they were made."""
     fresh = copy.copy(value)
     for name, member in fields.items():
@@ -158,7 +167,7 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return np.array_equal(one, other)
     if isinstance(one, Local) and isinstance(other, Local):
-        return all(_same(value, _fields(other)[name]) for name, value in _fields(one).items())
-    if _holds_numbers(one) and type(one) is type(other):
-        return all(_same(v, _fields(other)[n]) for n, v in _fields(one).items())
+        return all(_same(value, fields_of(other)[name]) for name, value in fields_of(one).items())
+    if holds_numbers(one) and type(one) is type(other):
+        return all(_same(v, fields_of(other)[n]) for n, v in fields_of(one).items())
     return bool(one == other)

@@ -38,6 +38,8 @@ def operator(weights: Any, sign: Any, like: Array) -> Operator:
     if scipy.sparse.issparse(weights):
         matrix = weights.tocsr() * sign
         return _sparse_numpy(matrix, like) if is_numpy else _sparse_torch(matrix, like)
+    if is_numpy and like.size < _SMALL:
+        return operator(weights.to_sparse(), sign, like)
     if is_numpy and set(weights.stride) == {1}:
         tiles = Tiles(weights, sign)
         return lambda values: tiles(values, like)
@@ -84,6 +86,8 @@ def _sparse_numpy(matrix: Any, like: Array) -> Operator:
 
 
 _FEW = 64
+_SMALL = 4096
+"""So few numbers are multiplied faster by a sparse matrix: it has one call, tiles have many."""
 
 
 def _sparse_torch(matrix: Any, like: Array) -> Operator:

@@ -62,10 +62,21 @@ class Tiles:
             return self._gather if n_out >= n_in else self._scatter
         left, values, right = np.linalg.svd(self._taps[0, 0])
         rank = int((values > 1e-14 * values[0]).sum()) if values[0] else 0
+        padded, n = self._padded[0], self._n
         if rank * (ky + kx) + 1 >= np.count_nonzero(self._taps):
+            weights = [(self._taps[0, 0, a, b], offset) for a, b, offset in self._offsets()]
+            self._terms = [(padded[at : at + n], weight) for weight, at in weights if weight]
             return self._shift
-        self._parts = [(values[r] * left[:, r], right[r]) for r in range(rank)]
-        self._columns = np.zeros(self._size)
+        n += kx - 1
+        self._columns = np.zeros(n)
+        # Each part: what is added up along columns, then what of that along rows.
+        self._parts = [
+            (
+                [(padded[a * self._width :][:n], values[r] * left[a, r]) for a in range(ky)],
+                [(self._columns[b:][: self._n], right[r, b]) for b in range(kx)],
+            )
+            for r in range(rank)
+        ]
         return self._separate
 
     def __call__(self, values: Floats, out: Floats) -> Floats:
@@ -110,24 +121,20 @@ class Tiles:
         return [(a, b, a * self._width + b) for a in range(ky) for b in range(kx)]
 
     def _shift(self) -> None:
-        sums, padded = self._sums[0, : self._n], self._padded[0]
-        sums[...] = 0.0
-        for a, b, offset in self._offsets():
-            weight = self._taps[0, 0, a, b]
-            if weight:
-                daxpy(padded[offset : offset + self._n], sums, a=weight)
+        sums = self._sums[0, : self._n]
+        sums.fill(0.0)
+        for seen, weight in self._terms:
+            daxpy(seen, sums, a=weight)
 
     def _separate(self) -> None:
-        sums, padded = self._sums[0, : self._n], self._padded[0]
-        columns = self._columns[: self._n + self._taps.shape[3] - 1]
-        sums[...] = 0.0
+        sums = self._sums[0, : self._n]
+        sums.fill(0.0)
         for down, across in self._parts:
-            np.multiply(padded[: columns.size], down[0], out=columns)
-            for a, weight in enumerate(down[1:], 1):
-                offset = a * self._width
-                daxpy(padded[offset : offset + columns.size], columns, a=weight)
-            for b, weight in enumerate(across):
-                daxpy(columns[b : b + self._n], sums, a=weight)
+            self._columns.fill(0.0)
+            for seen, weight in down:
+                daxpy(seen, self._columns, a=weight)
+            for seen, weight in across:
+                daxpy(seen, sums, a=weight)
 
     def _gather(self) -> None:
         """Few channels to many: lay the neighbours side by side, then one product."""

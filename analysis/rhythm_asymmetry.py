@@ -27,6 +27,7 @@ from pcsim.protocols import (
     noisy_movies,
     pair_potentials,
     pair_responses,
+    steady_responses,
 )
 
 if TYPE_CHECKING:
@@ -182,10 +183,7 @@ def swept(model: Any, stimulus: xr.DataArray, shown: Mapping[str, Any]) -> Any:
     for factors in product(FACTORS, FACTORS):
         changed = {name: base[name] * f for name, f in zip(base, factors, strict=True)}
         cells.append(lesion(model, **changed))
-    try:
-        found: list[Any] = list(pair_responses(cells, stimulus, **shown))
-    except RuntimeError:
-        found = [alone(cell, stimulus, shown) for cell in cells]
+    found = steady_responses(cells, stimulus, **shown)
     levels = shown["levels"]
     means = [
         np.nan
@@ -194,14 +192,6 @@ def swept(model: Any, stimulus: xr.DataArray, shown: Mapping[str, Any]) -> Any:
         for one in found
     ]
     return np.reshape(means, (len(FACTORS), len(FACTORS)))
-
-
-def alone(model: Any, stimulus: xr.DataArray, shown: Mapping[str, Any]) -> Any:
-    """Return the answer of one circuit, None if it diverges."""
-    try:
-        return pair_responses([model], stimulus, **shown)[0]
-    except RuntimeError:
-        return None
 
 
 def time_constants(model: Any) -> dict[str, float]:

@@ -13,6 +13,8 @@ from pcsim.analysis import rhythm_asymmetry as content
 from pcsim.circuit import Circuit, Population, Projection
 from pcsim.circuits.linear_nonlinear import MODEL as LN
 from pcsim.circuits.rao_ballard_1999 import MODEL as RAO_BALLARD
+from pcsim.experiment import run_experiment
+from pcsim.experiments import rhythm as experiment
 from pcsim.hypothesis import observation
 from pcsim.kinds import Error, Latent
 from pcsim.measures import (
@@ -44,7 +46,8 @@ class Pair(Circuit):
 
     tau_error: float = 0.004
     tau_latent: float = 0.03
-    delay: float = 0.006
+    delay_forward: float = 0.006
+    delay_backward: float = 0.006
     precision: float = 0.7
     prior: float = 0.5
     noise: float = 0.0
@@ -75,8 +78,8 @@ class Pair(Circuit):
         down = self.feedback_gain * np.eye(self.n)
         return (
             Projection("stimulus", "error", sees, "observed"),
-            Projection("latent", "error", down, "predicted", delay=self.delay),
-            Projection("error", "latent", np.eye(self.n), "ascending", delay=self.delay),
+            Projection("latent", "error", down, "predicted", delay=self.delay_backward),
+            Projection("error", "latent", np.eye(self.n), "ascending", delay=self.delay_forward),
         )
 
     def prepare(self, stimulus: xr.DataArray) -> Any:
@@ -103,7 +106,8 @@ def rates_of(circuit, stimulus, onset=0.4, **options):
 def test_causality_of_a_noisy_pair_is_that_of_its_equations(gain):
     """Without delays Euler's steps are an autoregression of order 1, whose causality is exact."""
     circuit = Pair(
-        n=1, delay=0.0, noise=0.5, dt=0.004, integrator="euler", feedback_gain=gain,
+        n=1, delay_forward=0.0, delay_backward=0.0, noise=0.5, dt=0.004, integrator="euler",
+        feedback_gain=gain,
         tau_error=0.02, tau_latent=0.05,
     )  # fmt: skip
     rates = rates_of(circuit, grey(60, 4.4), seed=3)
@@ -125,7 +129,7 @@ def test_causality_of_a_noisy_pair_is_that_of_its_equations(gain):
 
 
 def test_estimates_that_only_integrate_errors_fall_by_frequency_squared(rng):
-    circuit = Pair(prior=0.0, delay=0.0, dt=0.0005, record_dt=0.002)
+    circuit = Pair(prior=0.0, delay_forward=0.0, delay_backward=0.0, dt=0.0005, record_dt=0.002)
     light = stimulus_array(
         np.clip(0.5 + 0.1 * rng.standard_normal((12, 600, *FIELD)), 0, 1), frame_duration=0.004,
         px_per_deg=16.0,
@@ -252,3 +256,45 @@ def test_power_of_the_pair_is_the_multitaper_mean():
     direct = multitaper_spectrum(responses["rate"].isel(unit=slice(8)), content.RHYTHM_TAPERS)
     direct = direct.mean("unit").sel(frequency=slice(1.0, 120.0))
     np.testing.assert_allclose(power.sel(site="error"), direct, rtol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Run the experiment on the small pair, two ratios and two delays."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "RATIOS", (1.0, 14.0))
+        patch.setattr(experiment, "DELAYS", (0.0, 8.0))
+        patch.setattr(experiment, "train", lambda *_, **__: None)
+        patch.setattr(experiment, "save_model", lambda *_: None)
+        patch.setattr(experiment, "load_model", lambda _: Pair())
+        settings = {"n_trials": 6, "duration": 4 / 3}
+        yield run_experiment(
+            experiment.EXPERIMENT, seeds=2, settings=settings, workers=0,
+            out=tmp_path_factory.mktemp("rhythm"),
+        )  # fmt: skip
+
+
+def test_the_map_holds_every_cell_beside_chance(run):
+    rows = [line.split(",") for line in (run.folder / "table.csv").read_text().splitlines()]
+    assert [row[:2] for row in rows[1:]] == [["1", "0"], ["1", "8"], ["14", "0"], ["14", "8"]]
+    with xr.open_dataset(run.folder / "rhythm.nc", engine="h5netcdf") as result:
+        cells = experiment.asymmetry(result)
+        assert cells.sizes == {"replica": 2, "delay": 2, "ratio": 2}
+        level = experiment.chance(result)
+        pooled = result["surrogate"].mean(("pair", "replica")).to_numpy().ravel()
+        assert level == pytest.approx(np.quantile(pooled, 0.95))
+        bands = result["index"]
+        np.testing.assert_allclose(
+            bands.sel(band="difference"), bands.sel(band="gamma") - bands.sel(band="beta")
+        )
+        for row in rows[1:]:
+            cell = cells.sel(ratio=float(row[0]), delay=float(row[1]))
+            assert float(row[2]) == pytest.approx(cell.mean().item(), rel=1e-5)
+            assert row[7] == str(int(cell.mean().item() > level))
+    assert (run.folder / "figure.png").stat().st_size > 10_000
+
+
+def test_a_cell_without_a_steady_state_is_left_empty():
+    empty = experiment.measured(None, 0, 0)
+    assert np.isnan(empty["index"]).all()
+    assert np.isnan(empty["surrogate"]).all()

@@ -10,6 +10,7 @@ from pcsim.protocols.rhythm import (
     noisy_movies,
     pair_potentials,
     pair_responses,
+    steady_responses,
 )
 from pcsim.protocols.signals import (
     OUTPUTS,
@@ -48,6 +49,7 @@ __all__ = [
     "roles_at",
     "signal_role",
     "size_tuning",
+    "steady_responses",
     "tone_levels",
     "visual_field",
     "window_mean",

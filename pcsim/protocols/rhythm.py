@@ -30,6 +30,7 @@ __all__ = [
     "noisy_movies",
     "pair_potentials",
     "pair_responses",
+    "steady_responses",
 ]
 
 TAPERS = Tapers(half_bandwidth=3.0, n_tapers=3, segment=2 / 3)
@@ -153,6 +154,24 @@ def pair_responses(
     else:
         found = [one.run(stimulus, seed=seed, record=record) for one in noisy]
     return [select(one, time=slice(onset, None)) for one in found]
+
+
+def steady_responses(
+    models: Sequence[Any], stimulus: xr.DataArray, **options: Any
+) -> list[xr.Dataset | None]:
+    """Return `pair_responses`, with None for each circuit that diverges.
+
+    Parameters
+    ----------
+    models, stimulus, **options
+        As for `pair_responses`.
+    """
+    try:
+        return list(pair_responses(models, stimulus, **options))
+    except RuntimeError:
+        if len(models) == 1:
+            return [None]
+    return [steady_responses([model], stimulus, **options)[0] for model in models]
 
 
 def pair_potentials(responses: xr.Dataset, level: int) -> xr.DataArray:

@@ -157,8 +157,8 @@ class AuditoryHierarchy(Circuit):
             for name in ("input", "error_pos", "error_neg", "latent", "memory", "prediction")
         )
         n, n_memory = self.n_tones, self.n_tones * self.n_delays(level)
-        first = scipy.sparse.eye_array(n_memory, n, format="csr")
-        shift = scipy.sparse.eye_array(n_memory, k=-n, format="csr")
+        first = np.eye(n_memory, n)
+        shift = np.eye(n_memory, k=-n)
         return [
             Projection(seen, pos),
             Projection(prediction, pos, sign=-1.0),

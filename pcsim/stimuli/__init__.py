@@ -23,6 +23,7 @@ from pcsim.stimuli.oddball import (
 )
 from pcsim.stimuli.optic_flow import add_noise, optic_flow, running_speed
 from pcsim.stimuli.photographs import PHOTOGRAPHS, Photograph, photographs, preprocess
+from pcsim.stimuli.self_sound import self_sound_sequence
 from pcsim.stimuli.sequences import natural_sequences
 from pcsim.stimuli.tone_sequences import (
     local_global_sequence,
@@ -64,6 +65,7 @@ __all__ = [
     "preprocess",
     "random_walks",
     "running_speed",
+    "self_sound_sequence",
     "tone_events",
     "video_sequences",
     "white_noise",

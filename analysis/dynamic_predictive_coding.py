@@ -132,7 +132,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     ax.axhline(0.0, lw=0.6, color="0.5", zorder=0)
     ax.set_xticks(range(len(rows)), [name for name, _ in rows], rotation=45, ha="right")
     ax.set_ylabel("Novelty index")
-    ax.set_ylim(-0.5, 0.5)
+    ax.set_ylim(-0.15, 0.4)
 
 
 HYPOTHESIS = Hypothesis(

@@ -31,7 +31,8 @@ CENTRAL = 0.16
 BLOCK, N_IMAGES, SPAN = 2, 500, 32
 """Noise that maps receptive fields: side of its squares, number, and pixels it covers at most."""
 SHOWN = 0.2
-MOST_CV = 10.0
+MOST_CV, LEAST_CV = 10.0, 0.01
+"""Variations beyond these are set to them, the smaller one in the panel only."""
 PRESENT, UNEVEN = 0.2, 0.2
 """Index from which units count as sensitive; variation over directions up to which as blind."""
 
@@ -138,33 +139,29 @@ def unevenness(means: Means) -> Any:
 
 
 def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
-    """Draw the index by direction of motion, mean over units and range over replicas."""
+    """Draw every unit's index against its variation over directions; grey is where it must lie."""
     from pcsim.plots import colour
 
     looks = {
-        "OMS": ("rectified subunits", colour("error"), "o-"),
-        "OMS/linear": ("linear subunits", colour("control"), "s--"),
-        "LN": ("LN", colour("data"), "^:"),
-        "RB": ("RB", colour("prediction"), "v:"),
+        "OMS": ("rectified subunits", colour("error"), "o"),
+        "OMS/linear": ("linear subunits", colour("control"), "s"),
+        "LN": ("LN", colour("data"), "^"),
+        "RB": ("RB", colour("prediction"), "v"),
     }
-    for label, (name, shade, line) in looks.items():
-        curves = []
-        for one in evidence.get(label, ()):
-            rate = one["rate"].isel(unit=one["included"].values)
-            if rate.sizes["unit"]:
-                together, apart = rate.sel(motion="global"), rate.sel(motion="differential")
-                curves.append(((apart - together) / (apart + together)).mean("unit").to_numpy())
-        if curves:
-            degrees = np.rad2deg(evidence[label][0]["direction"].values)
-            ax.plot(degrees, np.mean(curves, axis=0), line, color=shade, ms=3, label=name)
-            ends = np.min(curves, axis=0), np.max(curves, axis=0)
-            ax.fill_between(degrees, *ends, color=shade, alpha=0.2, lw=0)
+    for label, (name, shade, mark) in looks.items():
+        kept = [one.isel(unit=one["included"].values) for one in evidence.get(label, ())]
+        if sum(one.sizes["unit"] for one in kept):
+            cv, omsi = (np.concatenate([one[v].values for one in kept]) for v in ("cv", "omsi"))
+            cv = np.clip(cv, LEAST_CV, MOST_CV)
+            ax.plot(cv, omsi, mark, color=shade, ms=2.5, alpha=0.6, mew=0, label=name)
+    ax.fill_between([LEAST_CV, UNEVEN], PRESENT, 1.0, color="0.9", lw=0, zorder=0)
     ax.axhline(0.0, lw=0.6, color="0.5", zorder=0)
-    ax.set_xlabel("Direction of motion (degrees)")
-    ax.set_xticks(range(0, 360, 90))
+    ax.set_xscale("log")
+    ax.set_xlim(0.9 * LEAST_CV, 1.1 * MOST_CV)
+    ax.set_xlabel("Variation over directions (CV)")
     ax.set_ylabel("Object-motion sensitivity")
-    ax.set_ylim(-0.3, 1.05)
-    ax.legend(frameon=False)
+    ax.set_ylim(-0.6, 1.05)
+    ax.legend(frameon=False, loc="lower left")
 
 
 HYPOTHESIS = Hypothesis(

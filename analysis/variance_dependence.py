@@ -202,16 +202,16 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
         if tables:
             rows.append(("whitening" if label == "SS/whitening" else label, tables))
     marks = {
-        "kappa_scrambled": ("scrambled images", colour("data"), "x"),
-        "kappa_in": ("filters", colour("control"), "o"),
-        "kappa_out": ("responses", colour("error"), "s"),
+        "kappa_in": ("filters", colour("control"), "o", -0.15),
+        "kappa_out": ("responses", colour("error"), "s", 0.15),
+        "kappa_scrambled": ("scrambled images", colour("data"), "x", 0.0),
     }
     for place, (_, tables) in enumerate(rows):
         means = {name: np.array([float(one[name].mean()) for one in tables]) for name in marks}
         ends = [means["kappa_in"].mean(), means["kappa_out"].mean()]
-        ax.plot([place, place], ends, "-", lw=0.8, color="0.6", zorder=0)
-        for name, (text, shade, mark) in marks.items():
-            at = place + np.linspace(-0.08, 0.08, len(tables))
+        ax.plot([place - 0.15, place + 0.15], ends, "-", lw=0.8, color="0.6", zorder=0)
+        for name, (text, shade, mark, offset) in marks.items():
+            at = place + offset + np.linspace(-0.05, 0.05, len(tables))
             label = text if place == 0 else None
             ax.plot(at, means[name], mark, ms=3.5, color=shade, label=label)
     ax.axhline(0.0, lw=0.6, color="0.5", zorder=0)

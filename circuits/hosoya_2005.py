@@ -24,9 +24,10 @@ Model after Hosoya, Baccus & Meister (2005, Nature 436:71), whose ganglion cells
 through anti-Hebbian synapses. Own choices: 4 by 4 places of 4 px with one cell of each type and one
 amacrine cell, signed amacrine rates (each stands for an ON and an OFF cell), a time constant of 3 s
 ("several seconds", remembered), and a :math:`\kappa` that halves the response to slow full-field
-flicker of 30 % contrast. `plasticity` 0 fixes the weights at 0. `adaptation` "contrast" replaces the
-amacrine cells by one for each ganglion cell with the same view as that cell: then the same rule can
-only change a gain, by contrast and blind to pattern.
+flicker of 30 % contrast (30 ms frames, behind bipolar cells of 20 ms, are about half as strong).
+`plasticity` 0 fixes the weights at 0. `adaptation` "contrast" replaces the amacrine cells by one
+for each ganglion cell with the same view as that cell: then the same rule can only change a gain,
+by contrast and blind to pattern.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Hosoya2005(Circuit):
     """Pixels."""
     surround: float = 0.55
     """Volume of the surround over that of the centre (Croner & Kaplan 1995, remembered)."""
-    dt: float = 0.0025
+    dt: float = 0.002
 
     def __post_init__(self) -> None:
         check_choice("hosoya_2005", "adaptation", self.adaptation, ("pattern", "contrast"))

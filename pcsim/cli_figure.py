@@ -131,6 +131,7 @@ def _signals(figure: Any, responses: xr.Dataset, sizes: xr.DataArray) -> None:
         shades = [SHADES[k % len(SHADES)] for k in range(lfp.sizes["site"])]
         plot_lfp(lfp.mean("trial"), ax=axes[0], colours=shades)
         axes[0].set_title("Local field potential (mean of trials)")
+        axes[0].set_ylabel("each to its own scale")
         spectra = _spectra(lfp)
         for number, one in enumerate(spectra.transpose("site", "frequency")):
             plot_spectrum(

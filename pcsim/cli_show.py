@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import inspect
 import itertools
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -111,9 +112,12 @@ def _circuit(name: str, model: Any) -> Iterator[str]:
         rows = [
             f"  {p.name}: {p.size} {p.population} units, level {p.level}"
             + (f", {p.area}" if p.area else "")
+            + (f" {p.layer}" if p.layer else "")
+            + f", {type(p.kind).__name__}"
             for p in populations
         ]
         yield "\n".join(["populations", *rows])
+        yield "\n".join(["projections", *map(_projection, model.projections)])
     if dataclasses.is_dataclass(model):
         notes = _notes(type(model))
         rows = [
@@ -126,16 +130,30 @@ def _circuit(name: str, model: Any) -> Iterator[str]:
     yield from _columns(name)
 
 
+def _projection(one: Any) -> str:
+    """Return a line about a projection: whence, where to, by what weights, how late."""
+    shape = getattr(one.weights, "shape", None)
+    parts = ["one to one" if shape is None else " x ".join(map(str, shape))]
+    parts += [f"times {one.sign:g}"] if one.sign != 1 else []
+    parts += [f"gated by {one.gate}"] if one.gate else []
+    parts += [f"{1e3 * one.delay:g} ms"] if one.delay else []
+    port = f" ({one.port})" if one.port else ""
+    return f"  {one.source} -> {one.target}{port}: {', '.join(parts)}"
+
+
 def _columns(circuit: str) -> Iterator[str]:
     """What the battery expects of the columns of this circuit."""
     columns = [one for one in roster.ROSTER if one.circuit == circuit]
     if not columns:
         return
     rows = ["expected before the first run (+ pass, - fail, ? open, . not applicable)"]
+    claims = [catalog.load("analysis", name) for name in catalog.names("analysis")]
     for column in columns:
         marks = {
             h: row[column.label] for h, row in expectation_table().items() if column.label in row
         }
+        stated = {claim.id: claim.expected(column.label) for claim in claims}
+        marks = dict(sorted({**marks, **{h: mark for h, mark in stated.items() if mark}}.items()))
         text = "  ".join(f"{h} {mark}" for h, mark in marks.items()) or "nothing stated"
         rows += textwrap.wrap(
             f"{column.label}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    "
@@ -144,11 +162,15 @@ def _columns(circuit: str) -> Iterator[str]:
 
 
 def _notes(kind: type) -> dict[str, str]:
-    """Return the text under each field of a dataclass, in its class and those it is made from."""
+    """Return what is said of each field of a dataclass, in its class and those it is made from.
+
+    That is the text under the field, or its entry under "Parameters" of the class's docstring.
+    """
     found: dict[str, str] = {}
     for one in reversed(kind.__mro__):
         if one is object or one.__module__ not in sys.modules:
             continue
+        found |= _parameters(inspect.cleandoc(one.__doc__ or ""))
         try:
             (body,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
         except (OSError, TypeError):
@@ -166,9 +188,24 @@ def _notes(kind: type) -> dict[str, str]:
     return found
 
 
+def _parameters(docstring: str) -> dict[str, str]:
+    """Read the section "Parameters" of a docstring: name -> text."""
+    section = docstring.partition("Parameters\n----------\n")[2]
+    section = re.split(r"\n\n?\w+\n-{3,}\n", section)[0]
+    found: dict[str, str] = {}
+    for entry in re.split(r"\n(?=\S)", section):
+        head, _, text = entry.partition("\n")
+        for name in head.split(":")[0].split(","):
+            if text.strip():
+                found[name.strip()] = inspect.cleandoc(text)
+    return found
+
+
 def _short(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.size > 8:
         return f"array {value.shape}"
+    if isinstance(value, tuple | list) and any(isinstance(v, np.ndarray) for v in value):
+        return f"({', '.join(map(_short, value))})"
     text = repr(value)
     return text if len(text) <= 70 else f"{text[:67]}..."
 

@@ -255,6 +255,28 @@ class BrianNetwork:
         rates = [self._recorded(monitor) for monitor in monitors]
         return np.concatenate(rates, axis=-1)
 
+    def hold(self, names: Sequence[str], n_steps: int) -> list[Any]:
+        """Show the first frame for `n_steps` without Python in between, as standalone C++ must.
+
+        Returns the monitors of these populations, which record the end of the run.
+
+        Raises
+        ------
+        ValueError
+            If a projection has a delay.
+        """
+        if self._taps or any(lag for _, lag in self._sources):
+            found = "a projection with a delay"
+            raise ValueError(refusal("run_brian", found, "none in a run without Python"))
+        for group in self._sources.values():
+            group.output = self.features[:, 0].ravel()
+        clock = self.brian2.Clock(
+            dt=n_steps * self.dt * self.brian2.second, name=self._name("clock")
+        )
+        monitors = [self._monitor(name, clock) for name in names]
+        self.network.run((n_steps + 1) * self.dt * self.brian2.second, namespace={})
+        return monitors
+
     def _monitor(self, name: str, clock: Any) -> Any:
         """Record before anything happens in a step: that is the end of the step before."""
         return self._add(

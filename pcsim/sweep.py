@@ -144,20 +144,8 @@ def _checked_grid(
     return checked
 
 
-_TAKEN = [
-    "trial",
-    "time",
-    "unit",
-    "name",
-    "population",
-    "level",
-    "area",
-    "layer",
-    "x",
-    "y",
-    "channel",
-    "condition",
-]
+_LABELS = ("name", "population", "level", "area", "layer", "x", "y", "channel", "condition")
+_TAKEN = ("trial", "time", "unit", *_LABELS)
 
 
 def _points(circuit: Circuit, values: Mapping[str, list[Any]]) -> list[_Point]:

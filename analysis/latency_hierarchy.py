@@ -32,8 +32,6 @@ DURATION, STEP = 0.5, 0.002
 OTHER_TAUS = ("tau_trace", "tau_modulator", "tau_precision")
 """Time constants of adaptation and of precision, which are no membranes'."""
 SHOWN = ("COLUMN", "COLUMN/synchronous", "PATH", "RB")
-PUBLISHED = (66.0, 82.0, 104.0)
-"""Mean latencies of V1, V2 and V4, ms (Schmolesky et al. 1998; remembered)."""
 
 
 def levels_of(model: Model) -> tuple[str, list[int]]:
@@ -144,7 +142,7 @@ def synchronous(model: Any, seed: int) -> Any:
 
 
 def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
-    """Draw median latencies against the level, a line a column; published means beside them."""
+    """Draw median latencies against the level, a line a replica of each column."""
     from pcsim.plots import OKABE_ITO, colour
 
     shades = (OKABE_ITO["blue"], colour("control"), OKABE_ITO["orange"], OKABE_ITO["purple"])
@@ -157,10 +155,6 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
                 one["deep"].values, one["median_latency"].values, color=shade, marker=marker,
                 linestyle="-", linewidth=0.8, label=None if number else name,
             )  # fmt: skip
-    ax.plot(
-        (1, 2, 3), PUBLISHED, color=colour("data"), marker="x", linestyle=":", linewidth=0.8,
-        label="macaque V1, V2, V4",
-    )  # fmt: skip
     ax.set_xticks([1, 2, 3])
     ax.set_xlim(0.7, 3.3)
     ax.set_ylim(bottom=0.0)
@@ -206,8 +200,7 @@ HYPOTHESIS = Hypothesis(
         status="read",
         source=(
             "Schmolesky et al. 1998 (abstract): V1 first, V2 and V4 progressively later and "
-            "broader; V1 and V2 overlap in matching layers (Nowak et al. 1995). Means of 66, 82 "
-            "and 104 ms are remembered."
+            "broader; V1 and V2 overlap in matching layers (Nowak et al. 1995)."
         ),
     ),
     controls=(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from scipy.linalg import block_diag
+from scipy.stats import spearmanr
 
 from pcsim import catalog
 from pcsim.brian import run_brian
-from pcsim.circuit import settle
+from pcsim.circuit import Circuit, Population, Projection, settle
 from pcsim.cli import main
 from pcsim.cli_figure import population_sizes
 from pcsim.inference import map_exact, map_gradient
+from pcsim.kinds import Leaky
 from pcsim.responses import open_responses, select
 from pcsim.roster import SYNCHRONOUS, load_model, save_model
 from pcsim.stimuli import natural_patches
@@ -21,6 +23,7 @@ from pcsim.stimulus import stimulus_array
 from pcsim.synaptic import local_field_potential, pyramids
 
 BASE = catalog.load("circuits", "cortical_column")
+HYPOTHESIS = catalog.load("analysis", "latency_hierarchy")
 PRECISION = (4.0, 0.7, 0.6, 0.8, 0.9)
 
 
@@ -219,6 +222,64 @@ def test_refusals():
         replace(BASE, lateral="rondom").covariance(1)
     with pytest.raises(ValueError, match="numbers above 0"):
         _ = replace(BASE, attention=(1.0, -0.5)).populations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain(Circuit):
+    """Three levels of estimates that settle by themselves, each with its own times."""
+
+    tau_latent: float = 0.02
+    tau_slow: float = 0.08
+    delay_up: float = 0.01
+    field_shape = (8, 8)
+    px_per_deg = 16.0
+
+    @property
+    def populations(self):
+        out = []
+        for level in (1, 2, 3):
+            taus = np.full(5, self.tau_latent) if level < 3 else np.full(5, self.tau_slow)
+            unit = Leaky(tau=taus * np.linspace(0.9, 1.1, 5))
+            out.append(Population(f"mu_{level}", unit, 5, level, "latent"))
+        return tuple(out)
+
+    @property
+    def projections(self):
+        weights = np.random.default_rng(1).standard_normal((5, 64))
+        return tuple(
+            Projection("stimulus", f"mu_{level}", weights, "drive", delay=level * self.delay_up)
+            for level in (1, 2, 3)
+        )
+
+
+def test_latencies_of_a_chain_are_those_of_its_equations():
+    evidence = HYPOTHESIS.observe(Chain(), seed=0, scale="quick")
+    spread = np.linspace(0.9, 1.1, 5)
+    taus = np.array([0.02, 0.02, 0.08])[:, None] * spread
+    peak = 1.0 - np.exp(-(0.5 - 0.01 * np.arange(1, 4)[:, None]) / taus)
+    exact = 0.01 * np.arange(1, 4)[:, None] - taus * np.log(1.0 - 0.5 * peak)
+    np.testing.assert_allclose(evidence["latency"].values, exact.ravel(), atol=1e-4)
+    level = np.repeat([1, 2, 3], 5)
+    means = {name: float(evidence[name].mean()) for name in HYPOTHESIS.variables}
+    rho = float(HYPOTHESIS.combine(means))
+    assert rho == pytest.approx(spearmanr(level, exact.ravel()).statistic, abs=1e-9)
+
+
+def test_synchronous_update_leaves_one_time_and_no_delay():
+    (control,) = HYPOTHESIS.controls
+    chain = control.transform(Chain(), 0)
+    assert chain.delay_up == 0.0
+    assert chain.tau_latent == chain.tau_slow == pytest.approx(0.04)
+    evidence = HYPOTHESIS.observe(chain, seed=0, scale="quick")
+    means = {name: float(evidence[name].mean()) for name in HYPOTHESIS.variables}
+    assert abs(float(HYPOTHESIS.combine(means))) < 1e-9
+
+
+def test_models_of_one_level_have_no_order():
+    for name in ("linear_nonlinear", "retina_srinivasan_1982"):
+        assert "one level" in HYPOTHESIS.missing(catalog.load("circuits", name))
+    assert "no images" in HYPOTHESIS.missing(catalog.load("circuits", "bogacz_2017"))
+    assert HYPOTHESIS.missing(BASE) == ""
 
 
 def run_cli(*arguments):

@@ -83,6 +83,8 @@ ROSTER = (
     Variant(label="RB-gauss", circuit="rao_ballard_1999", settings={"sparse": False}),
     Variant(label="RETINA", circuit="retina_srinivasan_1982"),
     Variant(label="LGN", circuit="lgn_dong_atick_1995"),
+    Variant(label="JB", circuit="jehee_ballard_2009"),
+    Variant(label="JB-cut", circuit="jehee_ballard_2009", lesion={"feedback_gain": 0.0}),
     Variant(label="BOGACZ", circuit="bogacz_2017"),
     Variant(label="PATH", circuit="visual_pathway"),
     Variant(label="PATH-cut", circuit="visual_pathway", lesion={"feedback_gain": 0.0}),

@@ -17,13 +17,12 @@ import numpy as np
 import xarray as xr
 
 from pcsim.experiment import Experiment, Piece, Run
-from pcsim.measures import phase_randomised, spectral_granger
+from pcsim.measures import phase_randomised
 from pcsim.protocols import (
     RHYTHM_BANDS,
-    RHYTHM_TAPERS,
-    band_asymmetry,
     error_estimate_pairs,
     noisy_movies,
+    pair_influence,
     pair_potentials,
     steady_responses,
 )
@@ -46,7 +45,6 @@ ONSET, NOISE = 0.5, 0.5
 N_SURROGATES = 4
 LEVEL = 0.95
 HIGHEST = 100.0
-UNSTEADY = 100.0
 
 
 def train_column(folder: Path, needs: Mapping[str, Path], *, seed: int) -> None:
@@ -84,40 +82,17 @@ def map_delay(
 
 
 def measured(responses: xr.Dataset | None, level: int, seed: int) -> xr.Dataset:
-    """Return asymmetry, that of surrogates, and causality of a pair; NaN without a steady state."""
-    empty = xr.Dataset(
-        {
-            "index": ("band", np.full(3, np.nan)),
-            "surrogate": ("draw", np.full(N_SURROGATES, np.nan)),
-        },
-        coords={"band": [*RHYTHM_BANDS, "difference"]},
-    )
+    """Return influence in a pair and that in its surrogates; nothing if the circuit diverged."""
     if responses is None:
-        return empty
+        return xr.Dataset({"detected": False, "steady": False})
     potentials = pair_potentials(responses, level)
-    index = band_asymmetry(potentials)
-    if not np.isfinite(index).all():
-        return empty
+    found = pair_influence(potentials)
     seeds = range(100 * seed, 100 * seed + N_SURROGATES)
-    made = [phase_randomised(potentials, seed=one) for one in seeds]
-    influence = [spectrum(one) for one in (potentials, made[0])]
-    return empty.assign(
-        index=("band", index),
-        surrogate=("draw", [band_asymmetry(one)[2] for one in made]),
-        granger=influence[0],
-        granger_surrogate=influence[1],
+    made = [pair_influence(phase_randomised(potentials, seed=one)) for one in seeds]
+    return found.assign(
+        surrogate=("draw", [float(one["index"].sel(band="difference")) for one in made]),
+        granger_surrogate=made[0]["granger"],
     )
-
-
-def spectrum(potentials: xr.DataArray) -> xr.DataArray:
-    """Return the causality (direction, frequency) between errors and estimates."""
-    found = spectral_granger(potentials, RHYTHM_TAPERS, max_drift=UNSTEADY)
-    found = found.sel(frequency=slice(1.0, HIGHEST))
-    ways = [
-        found.sel(source=a, target=b, drop=True)
-        for a, b in (("error", "estimate"), ("estimate", "error"))
-    ]
-    return xr.concat(ways, xr.Variable("direction", ["forward", "backward"]))
 
 
 def pieces(settings: Mapping[str, Any]) -> list[Piece]:
@@ -153,23 +128,30 @@ def collect(run: Run) -> None:
     for ratio in RATIOS:
         for delay in DELAYS:
             values = cells.sel(ratio=ratio, delay=delay).to_numpy()
-            numbers = (values.mean(), values.min(), values.max())
-            text = ",".join(f"{one:.6g}" for one in numbers)
-            holds = int(numbers[0] > level)
+            values = values[np.isfinite(values)]
+            numbers = (values.mean(), values.min(), values.max()) if values.size else ()
+            text = ",".join(f"{one:.6g}" for one in numbers) or ",,"
+            holds = int(values.size > 0 and numbers[0] > level)
             lines.append(f"{ratio:g},{delay:g},{text},{values.size},{level:.6g},{holds}")
     write_text(run.folder / "table.csv", "\n".join(lines) + "\n")
 
 
 def asymmetry(result: xr.Dataset) -> xr.DataArray:
-    """Return DAI(gamma) - DAI(beta) averaged over pairs; NaN where one has no steady state."""
+    """Return DAI(gamma) - DAI(beta) averaged over the pairs with a detected influence.
+
+    NaN where there is none, or where a pair has no steady state.
+    """
     difference = result["index"].sel(band="difference", drop=True)
-    return difference.mean("pair", skipna=False)
+    detected = result["detected"].astype(bool)
+    return difference.where(detected).where(result["steady"].all("pair")).mean("pair")
 
 
 def chance(result: xr.Dataset) -> float:
-    """Return what the mean over pairs and replicas of surrogates exceeds in 5 % of cells."""
-    made = result["surrogate"].mean(("pair", "replica"), skipna=False).to_numpy().ravel()
-    return float(np.nanquantile(made, LEVEL))
+    """Return what surrogates of the same pairs and replicas exceed in 5 % of cells; 0 if none."""
+    made = result["surrogate"].where(result["detected"].astype(bool)).mean("pair").mean("replica")
+    values = made.to_numpy().ravel()
+    values = values[np.isfinite(values)]
+    return float(np.quantile(values, LEVEL)) if values.size else 0.0
 
 
 def figures(run: Run) -> dict[str, Figure]:
@@ -190,14 +172,14 @@ def figures(run: Run) -> dict[str, Figure]:
 
 
 def draw_map(ax: Axes, result: xr.Dataset) -> None:
-    """Draw the asymmetry of every circuit; a dot where it exceeds chance."""
-    cells = asymmetry(result).mean("replica", skipna=False).transpose("delay", "ratio")
+    """Draw the asymmetry of every circuit, dots beyond chance; grey without any influence."""
+    cells = asymmetry(result).mean("replica").transpose("delay", "ratio")
     values, level = cells.to_numpy(), chance(result)
-    limit = float(np.nanmax(np.abs(values)))
+    limit = max(float(np.abs(values[np.isfinite(values)]).max(initial=0.0)), 0.1)
     image = ax.imshow(values, origin="lower", aspect="auto", cmap="PuOr_r", vmin=-limit, vmax=limit)
     ax.set_facecolor("#D0D0D0")
-    y, x = np.nonzero(np.nan_to_num(values, nan=-np.inf) > level)
-    ax.plot(x, y, ".", color="black", markersize=4, label="above chance")
+    y, x = np.nonzero(np.abs(np.nan_to_num(values)) > level)
+    ax.plot(x, y, ".", color="black", markersize=4)
     place = list(RATIOS).index(CENTRE["ratio"]), list(DELAYS).index(CENTRE["delay"])
     ax.plot(*place, "s", markersize=11, markerfacecolor="none", color="black", linewidth=0.8)
     ax.set_xticks(range(len(RATIOS)), [f"{ratio:g}" for ratio in RATIOS])

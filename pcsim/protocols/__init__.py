@@ -5,9 +5,9 @@ from pcsim.protocols.gratings import amplitude, fitted_gratings, fitted_units, s
 from pcsim.protocols.rhythm import BANDS as RHYTHM_BANDS
 from pcsim.protocols.rhythm import TAPERS as RHYTHM_TAPERS
 from pcsim.protocols.rhythm import (
-    band_asymmetry,
     error_estimate_pairs,
     noisy_movies,
+    pair_influence,
     pair_potentials,
     pair_responses,
     steady_responses,
@@ -31,7 +31,6 @@ __all__ = [
     "RHYTHM_TAPERS",
     "Listening",
     "amplitude",
-    "band_asymmetry",
     "blank",
     "cannot_hear",
     "error_estimate_pairs",
@@ -42,6 +41,7 @@ __all__ = [
     "listen",
     "map_fields",
     "noisy_movies",
+    "pair_influence",
     "pair_potentials",
     "pair_responses",
     "preferences",

@@ -28,11 +28,12 @@ predictions, ``n_levels=1`` keeps the colliculus alone; ``delay``, the conductio
 stations and from errors to synapses, makes them as good as synchronous at one time step.
 
 Settings. Recovery 0.8 s and utilization 0.5 of depressing synapses are of Tsodyks & Markram (1997);
-a tone drives 20 spikes per second (ours). Spans of memory that grow towards the cortex: Asokan et
-al. (2021, Curr. Biol. 31:1762) report local intervals below and longer patterns in cortex; the
-numbers are ours. So are tuning of 0.3 octaves, K = 0.8, latents of 10 ms, 12.5 ms between stations,
-and learning rates inverse to the squared responses in memory, which fall from station to station,
-as fast as the delta rule stays free of ringing at the loudest tone.
+a tone drives 20 spikes per second (ours). Spans of memory that grow towards the cortex: intervals
+up to 0.1 s are coded best in the colliculus, patterns of about 1 s in A1, weakly in MGB and not in
+IC (Asokan et al. 2021, Curr. Biol. 31:1762); the numbers are ours. So are tuning of 0.3 octaves,
+K = 0.8, latents of 10 ms, 12.5 ms between stations, and learning rates inverse to the squared
+responses in memory, which fall from station to station, as fast as the delta rule stays free of
+ringing at the loudest tone.
 
 References: Rao & Ballard (1999), Nat. Neurosci. 2:79; Rao (1999), Vision Res. 39:1963; Wacongne et
 al. (2012), J. Neurosci. 32:3665; Tsodyks & Markram (1997), PNAS 94:719.

@@ -7,19 +7,20 @@ compare the tones that arrive with that:
 .. math:: m_k(t) = r(t - d_k), \qquad \tau\dot r = -r + \text{movement}
 
 .. math:: e^\pm = \lfloor \pm(x - \gamma\,\lfloor W m\rfloor_+) \rfloor_+, \qquad
-    \dot W = \eta\,(e^+ - e^-)\, m^\top - W/\tau_W
+    \dot W = \eta\gamma\,(e^+ - e^-)\, m^\top - W/\tau_W
 
 After coupled experience the response to the expected tone at the expected time is suppressed,
 tones of other pitch or at another time are not, and a movement without its sound excites the
-negative errors. Without coupling, or with ``plasticity=0``, self-made and heard tones evoke the
-same; ``feedback_gain=0`` cuts the efference copy. A movement and a tone that are held (both of size
-1, all K delays on) rest at an error of :math:`1/(1 + \gamma^2\eta\tau_W K)`.
+negative errors. Without coupling self-made and heard tones evoke nearly the same, with
+``plasticity=0`` the same; ``feedback_gain=0`` cuts the efference copy. A movement and a tone that
+are held (both of size 1, all K delays on) rest at an error of
+:math:`1/(1 + \gamma^2\eta\tau_W K)`.
 
-Suppression that is specific to the expected pitch: Schneider, Sundararajan & Mooney (2018), Nature
-561:391; that it is specific to its time as well, and that single cells answer to violations:
-Audette et al. (2022), Curr. Biol. 32:4925. The delays (0 to 0.3 s in steps of 25 ms), the latent's
-10 ms and the rate, of which a movement with its sound takes away about a tenth of the error, are
-ours. No hypothesis of the battery asks for this circuit.
+Suppression that experience makes specific to the tone of a movement, through motor cortex:
+Schneider, Sundararajan & Mooney (2018), Nature 561:391. Specific to its time as well, with neurons
+of L2/3 and L5 that answer to violations: Audette et al. (2022), Curr. Biol. 32:4925. The delays
+(25 ms to 0.3 s), the 10 ms of the motor units and the learning rate, which removes about a fifth of
+the error with every movement, are ours. No hypothesis of the battery asks for this circuit.
 
 >>> import numpy as np
 >>> from pcsim.stimuli import self_sound_sequence, tone_events

@@ -20,6 +20,12 @@ the lag of their membrane, so fast loops gain phase; spikes are noise of varianc
 near zero or outside the table of :math:`\phi` would rectify. Rates of tens of spikes per second
 are higher than cortex has; they stand for a larger population at a lower rate.
 
+Measured over 1 s, baseline 60 Hz, seed 1: two small areas with the layers of the column, 27 units
+of 400 neurons, agree with their rate circuit to 0.35 Hz root mean square, all within 1 Hz or 2 %;
+V1 and V2 of the trained `cortical_column`, 1361 units of 100 neurons at 5 Hz a unit of rate, to
+0.69 Hz, 92 % of them within 1 Hz or 2 %. What is left is noise of the spikes, most of it of the
+Poisson input: populations are off by 0.1 Hz or less on average.
+
 References
 ----------
 Siegert (1951), Phys. Rev. 81:617

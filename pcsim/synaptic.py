@@ -179,7 +179,9 @@ def _strength(projection: Projection, n_source: int) -> Floats:
     weights: Any = projection.weights
     if weights is None:
         return np.full(n_source, abs(projection.sign))
-    if not scipy.sparse.issparse(weights):
+    if hasattr(weights, "to_sparse"):
+        weights = weights.to_sparse()
+    elif not scipy.sparse.issparse(weights):
         weights = np.asarray(weights)
     return abs(projection.sign) * np.asarray(abs(weights).sum(axis=0), dtype=np.float64).ravel()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.linalg import block_diag
 from scipy.stats import spearmanr
 
@@ -307,6 +308,31 @@ def test_simulate_leaves_rates_potentials_and_a_figure(tmp_path, capsys):
         np.sqrt((mean**2).mean(axis=(0, 2))),
         rtol=1e-12,
     )
+
+
+def test_plots_of_layers_draw_what_they_are_given():
+    from pcsim.plots import colour, publication_figure
+    from pcsim.plots_laminar import plot_laminar_rates, plot_lfp
+
+    time = np.array([0.1, 0.2, 0.3])
+    named = {"population": ["a", "b"], "role": ("population", ["error", "latent"]), "time": time}
+    rates = xr.DataArray(np.arange(6.0).reshape(2, 3), dims=("population", "time"), coords=named)
+    lfp = xr.DataArray(
+        [[0.0, 2.0], [-4.0, 1.0], [2.0, 0.0]], dims=("time", "site"),
+        coords={"time": time, "site": ["V1", "V2"]},
+    )  # fmt: skip
+    with publication_figure() as figure:
+        left, right = figure.subplots(1, 2)
+        plot_laminar_rates(rates, ax=left)
+        plot_lfp(lfp, ax=right, gap=2.0)
+        assert [one.get_color() for one in left.lines] == [colour("error"), colour("latent")]
+        np.testing.assert_allclose(left.lines[1].get_xydata()[1], [200.0, 4.0])
+        np.testing.assert_allclose(right.lines[1].get_ydata(), [0.0, -0.5, 0.25])
+        np.testing.assert_allclose(right.lines[3].get_ydata(), [-1.5, -1.75, -2.0])
+        with pytest.raises(ValueError, match="Average over the trials"):
+            plot_lfp(lfp.expand_dims("trial"), ax=right)
+        with pytest.raises(ValueError, match="and role"):
+            plot_laminar_rates(lfp, ax=right)
 
 
 def test_simulate_draws_circuits_without_layers_by_level(tmp_path, capsys):

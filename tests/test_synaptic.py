@@ -14,6 +14,7 @@ from pcsim.priors import GaussianPrior
 from pcsim.responses import check_responses, open_responses, save, select
 from pcsim.stimulus import stimulus_array
 from pcsim.synaptic import local_field_potential, pyramids
+from pcsim.weights import Local
 
 ONTO = np.array([[0.7, -4.0, 0.0], [-0.3, 0.2, 1.1]])
 BACK = np.array([[0.4, -0.6], [0.5, 0.0]])
@@ -96,6 +97,35 @@ def test_what_latents_send_is_after_their_nonlinearity(rng):
     cells, units = rates.rate.values[..., :3], rates.rate.values[..., 3:5]
     expected = cells @ np.array([2.0, 8.4, 2.2]) + np.tanh(units) @ np.array([0.9, 0.6])
     np.testing.assert_allclose(lfp, expected, rtol=1e-12)
+
+
+def test_a_kernel_on_a_grid_counts_like_its_matrix(rng):
+    local = Local((1, 3), np.array([[0.4, -0.7, 0.2]]))
+
+    @dataclass(frozen=True, kw_only=True)
+    class Grid(Circuit):
+        weights: Any = local
+
+        @property
+        def populations(self):
+            latent = Latent(tau=0.02, prior=GaussianPrior(precision=0.7))
+            cells = Population("cells", Leaky(tau=0.01), 3, 0, "input", "V1", "L4")
+            return cells, Population("mu", latent, 3, 1, "latent", "V1", "L5/6")
+
+        @property
+        def projections(self):
+            return (
+                Projection("stimulus", "cells", port="drive"),
+                Projection("cells", "mu", self.weights, "ascending"),
+            )
+
+    shown = light(rng)
+    rates = Grid().run(shown)
+    lfp = local_field_potential(Grid(), rates).lfp.values
+    dense = local_field_potential(Grid(weights=local.toarray()), rates).lfp.values
+    by_hand = rates.rate.values[..., :3] @ np.abs(local.toarray()).sum(axis=0)
+    np.testing.assert_allclose(lfp[..., 0], by_hand, rtol=1e-12)
+    np.testing.assert_allclose(lfp, dense, rtol=1e-12)
 
 
 def test_sparse_weights_and_sites_by_layer(rng, tmp_path):

@@ -1,4 +1,8 @@
-"""H07: units respond to motion of the centre only if the background moves differently."""
+"""H07: units respond to motion of the centre only if the background moves differently.
+
+A linear unit coarser than the grating sees neither part of it, but the edge between parts whose
+phases differ: alone it may have a high index. Over units and directions it is uneven.
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ with the transient filter h of `TemporalRelay`, P a Gaussian around the cell and
 lies outside its centre. Both pools sum to 1, so that with :math:`g = 1` excitation and inhibition
 by any input that is alike in the two balance: over time, a full-field step adds nothing to u. When
 eye movements shake the whole image, both pools of rectified subunits rise and fall together, though
-their gratings differ in phase; an object that moves on its own drives the centre while the
-amacrine cell is silent. Pools of linear subunits average over the stripes and see no motion at all.
+their gratings differ in phase; an object that moves on its own drives the centre at other moments
+than those of inhibition. Pools of linear subunits average over the stripes and hardly see motion.
 
 Predicts H07: responses to differential motion and none to global motion, whatever the direction.
 

@@ -18,8 +18,9 @@ so, and images with scrambled phases have nothing to remove.
 Schwartz & Simoncelli (2001, Nat. Neurosci. 4:819): rectified squared filters, weights nonnegative
 and learned by maximum likelihood, no unit in its own pool. Own choices: instead of a steerable
 pyramid quadrature pairs of Gabor filters at 4 orientations, 9 places 4 px apart at a wavelength of
-6 px and one at 12 px; one half-wave each; a time constant that is `tau` without contrast and falls
-as the divisor grows.
+6 px and one at 12 px; one half-wave each; constants of at least a thousandth of a filter's variance
+(fits end there, as natural images have flat regions); a time constant that is `tau` without
+contrast and falls as the divisor grows.
 """
 
 from __future__ import annotations

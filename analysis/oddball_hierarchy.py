@@ -144,7 +144,8 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
             kept = one.isel(unit=one["included"].values)
             values = [float(kept[f"iPE_{level}"].mean()) for level in stations]
             ax.plot(
-                stations, values, color=colour(role), marker=marker, linewidth=0.8, markersize=3,
+                stations, values, color=colour(role), marker=marker, linestyle="-", linewidth=0.8,
+                markersize=3,
                 label=None if place else name,
             )  # fmt: skip
     for published, line, name in (

@@ -102,7 +102,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
             values = [float(kept[key].mean()) for key in ("unlikely", "likely")]
             ax.plot(
                 PROBABILITIES[::-1], values, color=colour(role), marker=marker, markersize=3.5,
-                linewidth=0.8, label=None if replica else name,
+                linestyle="-", linewidth=0.8, label=None if replica else name,
             )  # fmt: skip
     ax.axhline(0.0, color="0.7", linewidth=0.6, zorder=0)
     ax.set_xlim(0.15, 0.85)

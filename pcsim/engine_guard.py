@@ -201,7 +201,7 @@ def _spectral_radius(build: Any, state: NDArray[np.float64], integrator: str, dt
     start = np.random.default_rng(0).standard_normal(n)
     try:
         leading = scipy.sparse.linalg.eigs(
-            operator, k=1, v0=start, tol=1e-8, return_eigenvectors=False
+            operator, k=1, v0=start, ncv=40, tol=1e-5, return_eigenvectors=False
         )
     except scipy.sparse.linalg.ArpackNoConvergence as stopped:
         leading = stopped.eigenvalues

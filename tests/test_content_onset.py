@@ -104,7 +104,7 @@ def test_transience_and_lag_of_known_courses():
         return 4.0 * ((t > 0.3201) & (t < 0.6079)) - 0.7
 
     found = onset.transients(steps([[decay, held], [turned, turned]]))
-    high, low = np.exp(-0.032 / 0.02), np.exp(-onset.STEP * np.arange(38, 61) / 0.02).mean()
+    high, low = np.exp(-onset.STEP / 0.02), np.exp(-onset.STEP * np.arange(38, 61) / 0.02).mean()
     np.testing.assert_allclose(found["index"], [(high - low) / (high + low), 0.0], atol=1e-12)
     np.testing.assert_allclose(found["onset_after_offset"], 0.012, atol=onset.STEP + 1e-9)
     assert found["included"].all()

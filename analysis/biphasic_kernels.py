@@ -37,7 +37,8 @@ N_ORIENTATIONS, N_PHASES = 4, 4
 DURATION, STEADY = 0.5, 0.1
 CENTRAL = 0.25
 """Degrees: units within this distance of the centre on both axes are measured."""
-SHOWN = ("JB", "JB-cut", "RB", "PATH", "LGN", "ADAPT")
+SHOWN = ("JB", "JB/estimates", "RB", "PATH", "JB-cut", "LGN", "ADAPT")
+CAT_INDEX = 0.32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,40 +264,43 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     from pcsim.plots import colour
 
     shown = [label for label in SHOWN if evidence.get(label)]
-    marks: dict[str, dict[str, Any]] = {
-        "same": {"color": colour("error"), "marker": "o"},
-        "opposite": {"color": colour("latent"), "marker": "s"},
-    }
-    for shift, (name, mark) in zip((-0.12, 0.12), marks.items(), strict=True):
-        for place, label in enumerate(shown):
+    kinds = {"same": (-0.12, "o"), "opposite": (0.12, "s")}
+    for place, label in enumerate(shown):
+        ink = colour("latent" if "/" in label else "error")
+        for name, (shift, marker) in kinds.items():
             values = [float(one[name][one["included"]].mean()) for one in evidence[label]]
             ax.plot(
-                np.full(len(values), place + shift), values, linestyle="-", linewidth=0.6,
-                label=None if place else f"{name} polarity", **mark,
+                np.full(len(values), place + shift), values, color=ink, marker=marker,
+                linestyle="none", markerfacecolor=ink if name == "same" else "white",
+                label=None if place else f"{name} polarity",
             )  # fmt: skip
     ax.axhline(0.0, color="black", linewidth=0.6)
-    ax.set_xticks(range(len(shown)), shown)
+    names = [label.replace("/", "\n") for label in shown]
+    ax.set_xticks(range(len(shown)), names, fontsize=6)
     ax.set_xlim(-0.5, len(shown) - 0.5)
     ax.set_ylabel("Influence of feedback\n(share of response without it)")
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
-    _inset(evidence, shown, ax)
+    _inset(evidence, ax)
 
 
-def _inset(evidence: Mapping[str, Sequence[xr.Dataset]], shown: Sequence[str], ax: Axes) -> None:
-    """Draw the mean time course of the kernels beside the influence."""
+def _inset(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
+    """Draw the mean time course of the kernels below the columns without feedback."""
     from pcsim.plots import colour
 
-    inner = ax.inset_axes((0.62, 0.1, 0.36, 0.38))
-    styles = {"JB": ("error", "-"), "JB-cut": ("control", "--"), "LGN": ("latent", ":")}
-    for label, (role, line) in styles.items():
-        if label not in shown:
-            continue
-        courses = [one["course"].isel(unit=one["included"].values) for one in evidence[label]]
-        mean = xr.concat([one.mean("unit") for one in courses], "replica").mean("replica")
-        inner.plot(
-            1e3 * mean["lag"], mean, color=colour(role), linestyle=line, linewidth=0.8, label=label
-        )
+    inner = ax.inset_axes((0.66, 0.2, 0.33, 0.42))
+    styles = {"JB": (colour("error"), "-"), "JB-cut": (colour("control"), "--")}
+    styles["LGN"] = ("black", ":")
+    for label, (ink, line) in styles.items():
+        courses = [
+            one["course"].isel(unit=one["included"].values).mean("unit")
+            for one in evidence.get(label, ())
+        ]
+        if courses:
+            mean = xr.concat(courses, "replica").mean("replica")
+            inner.plot(1e3 * mean["lag"], mean, color=ink, linestyle=line, lw=0.8, label=label)
     inner.axhline(0.0, color="black", linewidth=0.4)
+    inner.axhline(-CAT_INDEX, color="black", linewidth=0.4, linestyle="--")
+    inner.annotate("trough, cat", (190, -CAT_INDEX), ha="right", va="top", fontsize=5)
     inner.set_xlabel("Time before response (ms)", fontsize=5)
     inner.set_ylabel("Kernel", fontsize=5)
     inner.tick_params(labelsize=5)
@@ -316,10 +320,10 @@ HYPOTHESIS = Hypothesis(
     protocol=(
         "Binary m-sequence on 16 by 16 px at 16 ms a frame, 4095 frames (full: 32767, as in Kara "
         "et al. 2000), contrast 0.5; response-triggered average at 12 lags. Static gratings of 4 "
-        "orientations and 4 phases, 2.85 cycles/deg, contrast 0.5, 0.5 s, with and without the "
-        "levels above the units. A grating over its peak kernel's own pattern is a "
-        "V1 zone of the unit's polarity, else of the opposite one; units within 0.25 deg of the "
-        "centre, included above 5 % of the 95th percentile of kernel peaks."
+        "orientations and 4 phases, 2.85 cycles/deg, contrast 0.5, 0.5 s, with feedback and "
+        "without (its gain at 0, the levels above the units removed). A grating over its peak "
+        "kernel's own pattern is a V1 zone of the unit's polarity, else of the opposite one; units "
+        "within 0.25 deg of the centre, included above 5 % of the 95th percentile of kernel peaks."
     ),
     statistic=(
         "dR = rate with feedback less rate without, 0.1 to 0.5 s, over the mean |rate| without; "
@@ -370,12 +374,12 @@ HYPOTHESIS = Hypothesis(
     controls=(
         Control(
             name="cut",
-            statement="The same model without the levels above these units.",
+            statement="The same model without its feedback.",
             transform=lambda model, seed: severed(model),
         ),
         Control(
             name="estimates",
-            statement="Latent units of the same model follow the stimulus and are not reversed.",
+            statement="Latent units of the same model, read in the same way, are not reversed.",
             transform=lambda model, seed: Estimates(model),
         ),
     ),

@@ -12,6 +12,7 @@ import scipy.sparse
 from scipy.signal import correlate2d
 
 from pcsim.brian import run_brian
+from pcsim.brian_network import BrianNetwork
 from pcsim.circuit import Circuit, Local, Population, Projection, simulate, simulate_replicas
 from pcsim.engine_bypass import bypass
 from pcsim.kinds import Error, Latent, Prediction
@@ -202,6 +203,30 @@ def test_brian_takes_the_same_steps(rng, delay):
     circuit, stimulus = sheet(rng, delay=delay), frames(rng, n_trials=2)
     theirs = run_brian(circuit, stimulus).rate.values
     np.testing.assert_allclose(theirs, simulate(circuit, stimulus).rate.values, atol=1e-12)
+
+
+def test_brian_holds_a_frame_without_python_between_steps(rng, refused):
+    brian2 = pytest.importorskip("brian2")
+    circuit, stimulus = sheet(rng), frames(rng, n_trials=2).isel(time=[0])
+
+    def network(one):
+        parts = one.populations, one.projections
+        return BrianNetwork(brian2, *parts, stimulus.values, dt=one.dt)
+
+    target = brian2.prefs.codegen.target
+    try:
+        brian2.prefs.codegen.target = "numpy"
+        with np.errstate(all="ignore"):
+            (monitor,) = network(circuit).hold(["mu"], 20)
+            slow = network(dataclasses.replace(circuit, delay=0.004))
+            slow.run([0, 0], ["mu"], every=1, n_recorded=1)
+    finally:
+        brian2.prefs.codegen.target = target
+    rate = np.asarray(monitor.rate_)[:, -1].reshape(2, -1)
+    ours = simulate(circuit, stimulus, record=["mu"]).rate.values
+    assert ours.shape[1] == 20
+    np.testing.assert_allclose(rate, ours[:, -1], atol=1e-12)
+    assert "delay" in refused(slow.hold, ["mu"], 20)
 
 
 @pytest.mark.parametrize("form", [lambda w: w, sparse])

@@ -1,0 +1,390 @@
+"""Local circuits at scale: the array engine beside Brian 2, from a thousand units to a million.
+
+    python benchmarks/bench_scale.py [peers] [scale] [torch]
+
+Without a name, all three parts. Times are seconds of processor time, of one thread, so that what
+else runs on the machine counts less; the load is written beside them. Everything is the smallest
+of some repeats. Writes ``results/scale.json`` and the tables between the marks in ``README.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import platform
+import re
+import resource
+import shutil
+import tempfile
+import time
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import numpy as np  # noqa: E402
+import xarray as xr  # noqa: E402
+
+from pcsim.brian_network import BrianNetwork  # noqa: E402
+from pcsim.circuit import Circuit, Local, Population, Projection, simulate  # noqa: E402
+from pcsim.kinds import Error, Latent  # noqa: E402
+from pcsim.priors import GaussianPrior  # noqa: E402
+from pcsim.responses import stimulus_array  # noqa: E402
+from pcsim.storage import read_json, write_json, write_text  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "scale.json"
+DT = 1e-3
+KERNEL = np.array([[0.05, 0.1, 0.05], [0.1, 0.3, 0.1], [0.05, 0.1, 0.04]])
+"""Not separable: every unit has nine weights of its own each way."""
+BATCH = 256
+SCALE_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet(Circuit):
+    """Errors and the latents that predict them."""
+
+    weights: Any
+    integrator: str = "euler"
+    dt: float = DT
+
+    @property
+    def populations(self) -> tuple[Population, ...]:
+        """Return the two populations."""
+        (n, m), latent = self.weights.shape, Latent(0.1, prior=GaussianPrior(precision=0.7))
+        return (
+            Population("xi", Error(0.01, variance=4.0), n, 0, "weighted_error"),
+            Population("mu", latent, m, 1, "latent"),
+        )
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        """Return predictions and errors."""
+        return (
+            Projection("stimulus", "xi", port="observed"),
+            Projection("mu", "xi", self.weights, port="predicted"),
+            Projection("xi", "mu", self.weights.T, port="ascending"),
+        )
+
+
+def sheet(n_units: int, n_steps: int, dense: bool = False) -> Sheet:
+    """Return a circuit of so many units that records the end of so many steps.
+
+    Locally wired it has as many errors as latents, densely wired three times as many.
+    """
+    if dense:
+        m = n_units // 4
+        weights: Any = np.random.default_rng(0).normal(size=(n_units - m, m)) / n_units
+    else:
+        n = n_units // 2
+        rows = next(k for k in range(math.isqrt(n), 0, -1) if n % k == 0)
+        weights = Local((rows, n // rows), KERNEL)
+    return Sheet(weights=weights, record_dt=n_steps * DT)
+
+
+def held(circuit: Sheet, n_trials: int, n_steps: int) -> xr.DataArray:
+    """Return one frame a trial."""
+    values = np.random.default_rng(1).normal(size=(n_trials, 1, circuit.weights.shape[0]))
+    return stimulus_array(values, frame_duration=n_steps * DT)
+
+
+def cost(run: Callable[[int], Any], few: int, repeats: int) -> dict[str, float]:
+    """Return seconds a step without set-up: a run of 3 `few` steps less one of `few`."""
+    found = {}
+    for name, clock in (("processor", time.process_time), ("wall", time.perf_counter)):
+        taken: dict[int, list[float]] = {few: [], 3 * few: []}
+        for _ in range(repeats):
+            for n_steps, times in taken.items():
+                start = clock()
+                run(n_steps)
+                times.append(clock() - start)
+        found[name] = (min(taken[3 * few]) - min(taken[few])) / (2 * few)
+    return found
+
+
+def array_run(
+    n_units: int, n_trials: int, *, dense: bool = False, **options: Any
+) -> Callable[[int], Any]:
+    """Return what runs the array engine for a number of steps."""
+
+    def run(n_steps: int) -> xr.Dataset:
+        circuit = sheet(n_units, n_steps, dense)
+        return simulate(circuit, held(circuit, n_trials, n_steps), record=["mu"], **options)
+
+    return run
+
+
+# Peers
+
+
+def network(brian2: Any, circuit: Sheet, n_trials: int) -> BrianNetwork:
+    """Return the circuit as Brian's own groups and synapses."""
+    values = held(circuit, n_trials, 1).values
+    return BrianNetwork(brian2, circuit.populations, circuit.projections, values, dt=DT)
+
+
+def cython(brian2: Any, circuit: Sheet, n_trials: int, few: int, repeats: int) -> dict[str, float]:
+    """Return seconds a step of Brian 2 in cython, with no Python of ours between steps."""
+    brian2.prefs.codegen.target = "numpy"
+    net = network(brian2, circuit, n_trials)
+    brian2.prefs.codegen.target = "cython"
+    net.hold(["mu"], 2)
+    second = brian2.second
+    return cost(lambda n: net.network.run(n * DT * second, namespace={}), few, repeats)
+
+
+def standalone(brian2: Any, circuit: Sheet, n_trials: int, n_steps: int) -> dict[str, Any]:
+    """Return seconds a step of Brian 2 as a C++ program, and of its compilation."""
+    folder = tempfile.mkdtemp(prefix="pcsim_standalone_")
+    brian2.set_device("cpp_standalone", directory=folder, build_on_run=False)
+    device = brian2.get_device()
+    try:
+        monitors = network(brian2, circuit, n_trials).hold(["mu"], n_steps)
+        start = time.perf_counter()
+        device.build(directory=folder, compile=True, run=False)
+        compiled, before = time.perf_counter(), children()
+        device.run(folder, "results", True, run_args=[])
+        found = {
+            "compile": compiled - start,
+            "processor": (children() - before) / n_steps,
+            "loop": device._last_run_time / n_steps,
+        }
+        rate = np.asarray(monitors[0].rate_)[:, -1].reshape(n_trials, -1)
+    finally:
+        device.reinit()
+        brian2.set_device("runtime")
+        shutil.rmtree(folder, ignore_errors=True)
+    once = replace(circuit, record_dt=n_steps * DT)
+    ours = simulate(once, held(circuit, n_trials, n_steps), record=["mu"]).rate.values[:, -1]
+    found["difference"] = float(np.abs(rate - ours).max())
+    return found
+
+
+def children() -> float:
+    """Return the processor time of the programs that were run."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def peers(options: argparse.Namespace) -> dict[str, Any]:
+    """Time one circuit on the array engine and on Brian 2, in pairs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import brian2
+    rows: list[dict[str, Any]] = []
+    for wiring, n in (("local", 1000), ("dense", 128)):
+        circuit, dense = sheet(n, 1, wiring == "dense"), wiring == "dense"
+        for n_trials, few in ((1, 1500), (BATCH, 20)):
+            run = array_run(n, n_trials, dense=dense)
+            ways: dict[str, dict[str, Any]] = {
+                "array engine": cost(run, few, options.repeats),
+                "Brian 2, cython": cython(brian2, circuit, n_trials, few, options.repeats),
+            }
+            if options.standalone:
+                ways["Brian 2, C++"] = standalone(brian2, circuit, n_trials, 10 * few)
+            for way, found in ways.items():
+                row = {"wiring": wiring, "units": n, "way": way, "trials": n_trials, **found}
+                # The C++ program times its own loop; what it does before is not counted.
+                row["step"] = min(found["processor"], found.get("loop", math.inf))
+                row["unit_steps_a_second"] = n * n_trials / row["step"]
+                rows.append(row)
+                print(row, flush=True)
+    return {"rows": rows, "load": os.getloadavg()[0]}
+
+
+# Scale
+
+
+def scale(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the cost of a unit and step, and the memory, by size."""
+    rows = []
+    for n_units in (10**3, 10**4, 10**5, 10**6):
+        if n_units > options.largest:
+            break
+        for n_trials in (1, SCALE_BATCH):
+            few = max(4, 4_000_000 // (n_units * n_trials))
+            step = cost(array_run(n_units, n_trials), few, options.repeats)
+            row = {"units": n_units, "trials": n_trials, "few": few}
+            row |= {f"ns_{name}": 1e9 * s / (n_units * n_trials) for name, s in step.items()}
+            rows.append(row)
+            print(row, flush=True)
+    return {"rows": rows, "memory": memory(10**5), "load": os.getloadavg()[0]}
+
+
+def memory(n_units: int) -> dict[str, float]:
+    """Return bytes a unit: of the trials that run at a time, and of every further one."""
+    peaks = {}
+    for n_trials in (2, 4, 32):
+        circuit = sheet(n_units, 2)
+        stimulus = held(circuit, n_trials, 2)
+        tracemalloc.start()
+        simulate(circuit, stimulus, record=["mu"])
+        peaks[n_trials] = tracemalloc.get_traced_memory()[1] / n_units
+        tracemalloc.stop()
+    few = float(np.dtype(float).itemsize / 2)
+    return {
+        "units": n_units,
+        "bytes_a_unit_with_2_trials": peaks[2],
+        "bytes_a_unit_and_further_trial": (peaks[32] - peaks[4]) / 28,
+        "of_these_recorded": few,
+    }
+
+
+# Torch
+
+
+def torch_part(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the same circuit on torch arrays, on the processor and on a GPU if there is one."""
+    try:
+        import torch
+    except ImportError:
+        return {"skipped": "no torch"}
+    torch.set_num_threads(1)
+    n_units, n_trials, n_steps = min(10**5, options.largest), 8, 40
+    ours = array_run(n_units, n_trials)(n_steps).rate.values
+    report: dict[str, Any] = {"units": n_units, "trials": n_trials, "load": os.getloadavg()[0]}
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for device in devices:
+        run = array_run(n_units, n_trials, xp=torch, device=device)
+        difference = np.abs(run(n_steps).rate.values - ours).max() / np.abs(ours).max()
+        step = cost(run, n_steps // 4, options.repeats)
+        report[device] = {"difference": float(difference), **step}
+    report["numpy"] = cost(array_run(n_units, n_trials), n_steps // 4, options.repeats)
+    if "cuda" not in devices:
+        report["cuda"] = "skipped: torch finds no GPU here"
+    print(report, flush=True)
+    return report
+
+
+# Tables
+
+
+def tables(report: dict[str, Any]) -> str:
+    """Return all results as Markdown."""
+    lines: list[str] = []
+    for part, write in (("peers", peers_table), ("scale", scale_table), ("torch", torch_table)):
+        if part in report:
+            lines += [*write(report[part]), ""]
+    machine = report["machine"]
+    versions = f"Python {machine['python']}, NumPy {machine['numpy']}"
+    lines.append(f"One thread of {machine['processor']}, {versions}.")
+    return "\n".join(lines) + "\n"
+
+
+def peers_table(part: dict[str, Any]) -> list[str]:
+    """Return unit-steps a second, and what a step costs."""
+    batch = {
+        row["wiring"]: row["unit_steps_a_second"]
+        for row in part["rows"]
+        if row["way"] == "array engine" and row["trials"] == BATCH
+    }
+    lines = [
+        "Two circuits of errors and latents, one frame held: 1,000 units with nine weights a unit "
+        f"each way, and 128 units with dense weights (load {part['load']:.1f}):",
+        "",
+        "| wiring | way | trials at once | million unit-steps a second | µs a step "
+        f"| {BATCH} trials on arrays are faster |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in part["rows"]:
+        rate, step = row["unit_steps_a_second"], 1e6 * row["step"]
+        lines.append(
+            f"| {row['wiring']} | {row['way']} | {row['trials']} | {rate / 1e6:.1f} | {step:.0f} "
+            f"| {batch[row['wiring']] / rate:.1f} times |"
+        )
+    compiled = [row for row in part["rows"] if "compile" in row]
+    if compiled:
+        seconds = " and ".join(f"{row['compile']:.0f} s" for row in compiled)
+        worst = max(row["difference"] for row in compiled)
+        lines += ["", f"Compiling the C++ programs took {seconds} and is not counted. "
+                  f"Largest difference of a rate from the array engine: {worst:.1e}."]  # fmt: skip
+    return lines
+
+
+def scale_table(part: dict[str, Any]) -> list[str]:
+    """Return the cost by size."""
+    costs = {(row["units"], row["trials"]): row["ns_processor"] for row in part["rows"]}
+    sizes = sorted({units for units, _ in costs})
+    batch = [costs[size, SCALE_BATCH] for size in sizes]
+    memory = part["memory"]
+    lines = [
+        f"Cost by size, local weights, ns a unit and step (load {part['load']:.1f}):",
+        "",
+        f"| units | one trial | {SCALE_BATCH} trials |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {size:,} | {costs[size, 1]:.1f} | {costs[size, SCALE_BATCH]:.1f} |" for size in sizes
+    ]
+    return [
+        *lines,
+        "",
+        f"At {SCALE_BATCH} trials the dearest size costs {max(batch) / min(batch):.2f} times the "
+        f"cheapest. Memory at {memory['units']:,} units: "
+        f"{memory['bytes_a_unit_with_2_trials']:.0f} bytes a unit with two trials, and "
+        f"{memory['bytes_a_unit_and_further_trial']:.1f} bytes a unit for every further trial, of "
+        f"which {memory['of_these_recorded']:.0f} are the record; the stimulus is not counted.",
+    ]
+
+
+def torch_table(part: dict[str, Any]) -> list[str]:
+    """Return the cost on torch arrays."""
+    if "skipped" in part:
+        return [f"Torch arrays: skipped ({part['skipped']})."]
+    n = part["units"] * part["trials"]
+    rows = [(name, part[name]) for name in ("numpy", "cpu", "cuda") if isinstance(part[name], dict)]
+    text = ", ".join(f"{name} {1e9 * row['wall'] / n:.1f}" for name, row in rows)
+    worst = max(row["difference"] for _, row in rows if "difference" in row)
+    cuda = "" if isinstance(part["cuda"], dict) else f" GPU {part['cuda']}."
+    return [
+        f"Torch arrays, {part['units']:,} units, {part['trials']} trials, ns a unit and step of "
+        f"wall time (load {part['load']:.1f}): {text}. Largest relative difference from NumPy "
+        f"{worst:.1e}.{cuda}"
+    ]
+
+
+def processor() -> str:
+    """Return what the processor calls itself."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
+    return found[1] if found else platform.processor()
+
+
+def main() -> None:
+    """Run what was asked for, keep what was measured before, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["peers", "scale", "torch"])
+    parser.add_argument("--largest", type=int, default=10**6)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-standalone", dest="standalone", action="store_false")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    report = read_json(options.out) if options.out.is_file() else {}
+    report["machine"] = {
+        "processor": processor(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+    known = {"peers": peers, "scale": scale, "torch": torch_part}
+    for name in options.parts:
+        report[name] = known[name](options)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(options.out, report)
+    text = tables(report)
+    print(text)
+    readme = HERE / "README.md"
+    if options.out == RESULTS:
+        before, _, rest = readme.read_text().partition("<!-- scale -->\n")
+        after = rest.partition("<!-- /scale -->")[2]
+        write_text(readme, f"{before}<!-- scale -->\n{text}<!-- /scale -->{after or chr(10)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -231,7 +231,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     shown = next((label for label in SHOWN if evidence.get(label)), None)
     if shown is None:
         return
-    ways = {"forward": ("error", "errors to estimates"), "backward": ("latent", "and back")}
+    ways = {"forward": ("error", "forward"), "backward": ("latent", "backward")}
     for band in RHYTHM_BANDS.values():
         ax.axvspan(*band, color=colour("control"), alpha=0.15, linewidth=0)
     for label, line in ((shown, "-"), (f"{shown}/equal", ":")):
@@ -240,15 +240,16 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
                 label, ())]  # fmt: skip
             curves = [c.sel(direction=way, drop=True).mean("unit") for c in curves if c.size]
             if curves:
-                name = words if line == "-" else f"{words}, equal time constants"
+                name = words if line == "-" else rf"{words}, equal $\tau$"
                 plot_tuning(
                     xr.concat(curves, "replica"), x="frequency", ax=ax, label=name,
                     color=colour(meaning), linestyle=line,
                 )  # fmt: skip
     ax.set_xlim(2.0, 100.0)
-    ax.set_ylim(bottom=0.0)
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=1e-3)
     ax.set_xlabel("Frequency (Hz)")
-    ax.set_ylabel(f"Granger causality of {shown} (nats)")
+    ax.set_ylabel(f"Granger causality (nats), {shown}")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, handlelength=1.6)
     else:
@@ -275,7 +276,7 @@ HYPOTHESIS = Hypothesis(
         "level up; pairwise spectral Granger causality G (3 tapers, +-3 Hz); DAI = (G forward - G "
         "backward) / sum, of the means over 60-80 and 14-18 Hz; asymmetry = DAI(gamma) - "
         "DAI(beta). Pairs are included if an influence is detected at all: mean G of 4-100 Hz "
-        "above 1.5 times that of independent signals, 1/2n for n spectra."
+        "above 1.5 times that of independent signals with the same power in every segment."
     ),
     signal="error units of each level and latent units one level up",
     falsified_if=(

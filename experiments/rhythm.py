@@ -220,9 +220,10 @@ def draw_causality(ax: Axes, result: xr.Dataset) -> None:
         made, x="frequency", ax=ax, label="surrogates", color=colour("control"), linestyle=":"
     )
     shade_bands(ax)
-    ax.set_ylim(bottom=0.0)
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=1e-3)
     ax.set_ylabel("Granger causality (nats)")
-    ax.legend(loc="center right")
+    ax.legend(loc="upper right")
 
 
 def draw_index(ax: Axes, result: xr.Dataset) -> None:

@@ -10,6 +10,7 @@ import xarray as xr
 from pcsim.measures import (
     Autoregression,
     Tapers,
+    chance_coherence,
     coherence,
     cross_spectrum,
     lfp_proxy,
@@ -105,6 +106,21 @@ def test_cross_spectrum_has_the_phase_of_a_lag_and_coherence_of_a_share(rng):
     expected = 0.49 / (0.49 + 4.0)
     n = 60 * 31
     assert float(shared.mean()) == pytest.approx(expected, abs=4 / np.sqrt(n) * 2 * expected**0.5)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.5])
+def test_chance_is_the_coherence_of_independent_channels(rng, spread):
+    """Also where some trials are much stronger than others in both channels."""
+    found, expected = [], []
+    for _ in range(40):
+        strength = np.exp(spread * rng.standard_normal((24, 1, 1)))
+        pair = labelled(strength * rng.standard_normal((24, 200, 2)))
+        tapers = Tapers(half_bandwidth=3.0)
+        found.append(coherence(pair, tapers).values[0, 1].mean())
+        expected.append(chance_coherence(pair, tapers).values[0, 1].mean())
+    assert np.mean(found) == pytest.approx(np.mean(expected), rel=0.1)
+    n = 24 * 5
+    assert (np.mean(expected) > 2 / n) == (spread > 0)
 
 
 def test_segments_are_epochs_of_their_own(rng):

@@ -27,7 +27,13 @@ from pcsim.measures.granger import (
     spectral_granger,
 )
 from pcsim.measures.lfp import lfp_proxy
-from pcsim.measures.multitaper import Tapers, coherence, cross_spectrum, multitaper_spectrum
+from pcsim.measures.multitaper import (
+    Tapers,
+    chance_coherence,
+    coherence,
+    cross_spectrum,
+    multitaper_spectrum,
+)
 from pcsim.measures.rates import condition_mean, mean_rate, rectified
 from pcsim.measures.receptive_field import (
     least_squares_receptive_field,
@@ -70,6 +76,7 @@ __all__ = [
     "Autoregression",
     "Tapers",
     "annulus_depth",
+    "chance_coherence",
     "circular_selectivity",
     "coherence",
     "condition_mean",

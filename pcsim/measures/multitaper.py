@@ -26,6 +26,7 @@ from pcsim.responses import check_responses
 
 __all__ = [
     "Tapers",
+    "chance_coherence",
     "channel_dim",
     "coherence",
     "cross_spectrum",
@@ -225,6 +226,51 @@ def coherence(signal: xr.Dataset | xr.DataArray, tapers: Tapers | None = None) -
         raise ValueError(refusal("coherence", found, "power above 0", "Drop silent channels."))
     squared = np.abs(spectrum.to_numpy()) ** 2 / (power[:, None] * power[None])
     return spectrum.copy(data=squared).rename("coherence")
+
+
+def chance_coherence(
+    signal: xr.Dataset | xr.DataArray, tapers: Tapers | None = None
+) -> xr.DataArray:
+    r"""Return the squared coherence that independent channels of these powers have on average.
+
+    .. math:: \frac{\sum_k P_{ak} P_{bk}}{\sum_k P_{ak} \sum_k P_{bk}}
+
+    over the n averaged spectra k. It is 1/n if power is the same in all of them, and more if a few
+    segments, such as those of strong stimuli, hold most of it in both channels.
+
+    Parameters
+    ----------
+    signal, tapers
+        As for `cross_spectrum`.
+
+    Returns
+    -------
+    chance : (source, target, frequency)
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> two = xr.DataArray(rng.normal(size=(30, 400, 2)), dims=("trial", "time", "site"),
+    ...                    coords={"time": np.arange(400) / 200})
+    >>> chance = chance_coherence(two).sel(source=0, target=1)
+    >>> round(30 * 11 * float(chance.mean()), 1)
+    1.0
+    """
+    where = "chance_coherence"
+    array, rate, n_samples = labelled_signal(signal, where)
+    dim, chosen = channel_dim(array, where), tapers or Tapers()
+    windows = chosen.windows(where, rate, n_samples)
+    values, _ = _trials_first(array, [dim], chosen.centre, where)
+    power = np.stack([np.abs(x) ** 2 for x in transforms(values, windows, chosen.centre)])
+    total = power.sum((0, 1, 3))
+    if not (total > 0).all():
+        found = "a channel without power at some frequency"
+        raise ValueError(refusal(where, found, "power above 0", "Drop silent channels."))
+    shared = np.einsum("krasf,krbsf->abf", power, power) / (total[:, None] * total[None])
+    frequency = np.fft.rfftfreq(windows.shape[1], 1.0 / rate)
+    names = array[dim].values
+    coords = {"source": names, "target": names, "frequency": frequency}
+    return xr.DataArray(shared, coords, ("source", "target", "frequency"), name=where)
 
 
 def two_sided(array: xr.DataArray, tapers: Tapers, where: str) -> tuple[Complex, int, int]:

@@ -14,7 +14,14 @@ import numpy as np
 import xarray as xr
 
 from pcsim.circuit import Circuit, simulate_replicas
-from pcsim.measures import Tapers, directed_asymmetry, lfp_proxy, power_drift, spectral_granger
+from pcsim.measures import (
+    Tapers,
+    chance_coherence,
+    directed_asymmetry,
+    lfp_proxy,
+    power_drift,
+    spectral_granger,
+)
 from pcsim.measures.spectra import _sampling
 from pcsim.messages import check_integer, check_number, refusal
 from pcsim.model import Model, lesion
@@ -200,7 +207,8 @@ def pair_potentials(responses: xr.Dataset, level: int) -> xr.DataArray:
 def pair_influence(potentials: xr.DataArray) -> xr.Dataset:
     r"""Return who influences whom in a pair, at which frequency.
 
-    Without any influence the mean causality is :math:`1/2n`, with n averaged spectra. An influence
+    Without any influence the mean causality is half of the coherence that chance brings about
+    (1/2n, with n averaged spectra, or more if a few trials hold most of the power). An influence
     counts as detected if the mean of both directions from 4 to 100 Hz exceeds 1.5 times that, which
     1 to 2 % of pairs of independent signals do (white, red or bursting noise). There is no steady
     state if one quarter of the trials has 100 times the power of another, which saccades in natural
@@ -224,10 +232,10 @@ def pair_influence(potentials: xr.DataArray) -> xr.Dataset:
     """
     rate, n_times = _sampling(potentials, "pair_influence")
     n = len(TAPERS.windows("pair_influence", rate, n_times)[0])
-    spectra = potentials.sizes["trial"] * (n_times // n) * (TAPERS.n_tapers or 1)
     frequency = np.fft.rfftfreq(n, 1.0 / rate)
     frequency = frequency[(frequency >= 1.0) & (frequency <= HIGHEST)]
     ways, index = np.full((2, frequency.size), np.nan), np.full(3, np.nan)
+    detected = False
     steady = power_drift(potentials) <= UNSTEADY
     if steady and bool((potentials.std(("trial", "time")) > 0).all()):
         found = spectral_granger(potentials, TAPERS, max_drift=UNSTEADY)
@@ -238,12 +246,14 @@ def pair_influence(potentials: xr.DataArray) -> xr.Dataset:
         index = np.array([gamma, beta, gamma - beta])
         values = found.sel(frequency=frequency).to_numpy()
         ways = np.stack([values[0, 1], values[1, 0]])
-    heard = ways[:, (frequency >= 4.0) & (frequency <= 100.0)].mean()
+        chance = chance_coherence(potentials, TAPERS).sel(frequency=slice(4.0, 100.0))
+        heard = ways[:, (frequency >= 4.0) & (frequency <= 100.0)].mean()
+        detected = bool(heard > 0.5 * DETECTED * chance.to_numpy()[0, 1].mean())
     return xr.Dataset(
         {
             "granger": (("direction", "frequency"), ways),
             "index": ("band", index),
-            "detected": bool(heard > DETECTED / (2 * spectra)),
+            "detected": detected,
             "steady": steady,
         },
         coords={

@@ -26,7 +26,8 @@ Conduction delays: LGN to V1 4.0 ms and back 5.1 ms, here 6 (Briggs & Usrey 2007
 7 mm. Precisions, priors and learning are those of Rao & Ballard. Our own choices: interneurons that
 are driven forward and split the filter in equal halves, time constants of 5 to 20 ms, 4 ms from
 retina to LGN, a correlation time T of 0.2 s, about a fixation, nine modules of 8 by 8 px that
-overlap by half, 16 and 48 latents, and weights learned on what a new fixation brings, y = g.
+overlap by half, 16 and 48 latents, and weights learned on what a new fixation brings, y = g. With
+the delays the loop of LGN and V1 rings at onsets, at some 14 Hz for three cycles.
 """
 
 from __future__ import annotations

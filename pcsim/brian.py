@@ -36,7 +36,7 @@ from pcsim.engine_run import (
 from pcsim.messages import check_choice, check_number, refusal
 from pcsim.responses import check_stimulus, make_responses
 
-__all__ = ["run_brian"]
+__all__ = ["local_brian", "run_brian"]
 
 TARGETS = ("numpy", "cython")
 _lock = threading.Lock()
@@ -107,7 +107,7 @@ def run_brian(
     frame_of = frames_of_steps(where, stimulus, circuit.dt)
     every, n_recorded = recorded_steps(where, circuit, len(frame_of))
     names = recorded_names(where, populations, record)
-    with _local_brian(seed) as brian2:
+    with local_brian(seed) as brian2:
         network = BrianNetwork(brian2, populations, projections, features, dt=circuit.dt)
         # Only what runs every step is worth compiling.
         brian2.prefs.codegen.target = target
@@ -125,7 +125,7 @@ def run_brian(
 
 
 @contextmanager
-def _local_brian(seed: int) -> Iterator[Any]:
+def local_brian(seed: int) -> Iterator[Any]:
     """Lend Brian 2, seeded, and put back what was set before."""
     brian2 = _import_brian()
     state, before = np.random.get_state(), brian2.prefs.codegen.target  # noqa: NPY002

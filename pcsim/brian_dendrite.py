@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pcsim.brian import _local_brian as local_brian
+from pcsim.brian import local_brian
 from pcsim.engine_run import frames_of_steps, recorded_steps
 from pcsim.messages import check_choice, check_integer, check_number, refusal
 from pcsim.responses import check_stimulus, make_responses

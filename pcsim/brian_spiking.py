@@ -45,7 +45,7 @@ import scipy.sparse
 import xarray as xr
 from numpy.typing import NDArray
 
-from pcsim.brian import _local_brian
+from pcsim.brian import local_brian
 from pcsim.circuit import Circuit, check_circuit
 from pcsim.declaration import STIMULUS, Population, Projection, port_of
 from pcsim.engine_run import (
@@ -204,7 +204,7 @@ def run_spiking(
     if drive.min() < 0:
         found, advice = f"input rates down to {drive.min():g} Hz", "Raise baseline or lower gain."
         raise ValueError(refusal("run_spiking", found, "rates from 0 on", advice))
-    with _local_brian(seed) as brian2:
+    with local_brian(seed) as brian2:
         network = _Network(brian2, system, drive, n_neurons=n_neurons, rates=(baseline, gain, dt))
         count = network.run(frame_of, every * n_recorded, every)
     chosen = [p for p in populations if p.name in names]

@@ -112,7 +112,7 @@ def _row(one: Verdict) -> tuple[str, ...]:
         f"{one.control} {control}" if one.control else "-",
         "-" if one.p_holm is None else f"{one.p_holm:.2g}",
         f"{one.n_included} of {one.n_total}, {one.n_replicas} replicas" if one.n_total else "-",
-        one.expectation or "-",
+        one.expectation or "not stated",
     )
 
 

@@ -1,4 +1,4 @@
-r"""Generalized coordinates of motion: beliefs about position, velocity ... (Friston 2008).
+r"""Generalized coordinates of motion: beliefs about position, velocity and so on (Friston 2008).
 
 .. math:: \xi_x = \tilde\Pi_x(\tilde x - (1 \otimes C)\tilde\mu), \qquad
     \xi_z = \tilde\Pi_z(D\tilde\mu - (1 \otimes F)\tilde\mu), \qquad

@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse
 from scipy.signal import correlate2d
 
+from pcsim import weights_apply, weights_tiles
 from pcsim.brian import run_brian
 from pcsim.brian_network import BrianNetwork
 from pcsim.circuit import Circuit, Local, Population, Projection, simulate, simulate_replicas
@@ -36,6 +37,12 @@ CASES = {
     "tiles": ((300, 150), (3, 5), {}),
     "no weight": ((4, 5), np.zeros((3, 3)), {}),
 }
+
+
+@pytest.fixture(autouse=True)
+def _tiles(monkeypatch):
+    """Use tiles for small grids too, which otherwise are multiplied as sparse matrices."""
+    monkeypatch.setattr(weights_apply, "_SMALL", 0)
 
 
 def local(rng, name, boundary="zero"):
@@ -67,6 +74,17 @@ def test_product_is_that_of_the_matrix(rng, name, boundary):
         expected = (matrix @ values.reshape(6, -1).T).T.reshape(2, 3, -1)
         found = multiplied(one, values, sign=-0.7)
         np.testing.assert_allclose(found, -0.7 * expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["full kernel", "bank", "separable"])
+def test_small_grids_and_small_tiles_agree(rng, monkeypatch, name):
+    weights = local(rng, name, "periodic")
+    values = rng.normal(size=(5, weights.shape[1]))
+    whole = multiplied(weights, values)
+    monkeypatch.setattr(weights_tiles, "_TILE", 200)
+    np.testing.assert_allclose(multiplied(weights, values), whole, atol=1e-12)
+    monkeypatch.setattr(weights_apply, "_SMALL", 10**6)
+    np.testing.assert_allclose(multiplied(weights, values), whole, atol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "boundary"), ALL)

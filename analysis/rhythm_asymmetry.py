@@ -232,8 +232,10 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     if shown is None:
         return
     ways = {"forward": ("error", "forward"), "backward": ("latent", "backward")}
-    for band in RHYTHM_BANDS.values():
+    for name, band in RHYTHM_BANDS.items():
         ax.axvspan(*band, color=colour("control"), alpha=0.15, linewidth=0)
+        place = (sum(band) / 2, 0.98)
+        ax.annotate(rf"$\{name}$", place, xycoords=("data", "axes fraction"), ha="center", va="top")
     for label, line in ((shown, "-"), (f"{shown}/equal", ":")):
         for way, (meaning, words) in ways.items():
             curves = [one["granger"].isel(unit=one["included"].values) for one in evidence.get(

@@ -166,7 +166,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     ax.set_xticks([], minor=True)
     ax.set_xlabel("Signal-to-noise ratio of a pixel (variances)")
     ax.set_ylabel("Surround (share of peak)")
-    ax.legend()
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
 
 
 HYPOTHESIS = Hypothesis(

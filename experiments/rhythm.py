@@ -180,6 +180,7 @@ def draw_map(ax: Axes, result: xr.Dataset) -> None:
     ax.set_facecolor("#D0D0D0")
     y, x = np.nonzero(np.abs(np.nan_to_num(values)) > level)
     ax.plot(x, y, ".", color="black", markersize=4)
+    ax.set_title("dot: beyond chance", loc="right", fontsize=6)
     place = list(RATIOS).index(CENTRE["ratio"]), list(DELAYS).index(CENTRE["delay"])
     ax.plot(*place, "s", markersize=11, markerfacecolor="none", color="black", linewidth=0.8)
     ax.set_xticks(range(len(RATIOS)), [f"{ratio:g}" for ratio in RATIOS])
@@ -207,10 +208,12 @@ def shade_bands(ax: Axes) -> None:
 
 
 def draw_causality(ax: Axes, result: xr.Dataset) -> None:
-    """Draw the causality in both directions of the column as it stands, and of surrogates."""
+    """Draw both directions in the pairs of the column where one is detected, and surrogates."""
     from pcsim.plots import colour, plot_tuning
 
-    here = result.sel(CENTRE).mean("pair")
+    here = result.sel(CENTRE)
+    heard = here[["granger", "granger_surrogate"]].where(here["detected"].astype(bool))
+    here = heard.mean("pair")
     lines = {"forward": ("error", "errors forward"), "backward": ("latent", "estimates back")}
     for way, (meaning, label) in lines.items():
         curve = here["granger"].sel(direction=way)
@@ -221,9 +224,9 @@ def draw_causality(ax: Axes, result: xr.Dataset) -> None:
     )
     shade_bands(ax)
     ax.set_yscale("log")
-    ax.set_ylim(bottom=1e-3)
+    ax.set_ylim(1e-3, 2.0)
     ax.set_ylabel("Granger causality (nats)")
-    ax.legend(loc="upper right")
+    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.93))
 
 
 def draw_index(ax: Axes, result: xr.Dataset) -> None:
@@ -232,7 +235,8 @@ def draw_index(ax: Axes, result: xr.Dataset) -> None:
 
     shown = ((CENTRE["ratio"], "-", COLOURS["error"]), (1.0, "--", COLOURS["control"]))
     for ratio, line, shade in shown:
-        curves = result["granger"].sel(ratio=ratio, delay=CENTRE["delay"])
+        here = result.sel(ratio=ratio, delay=CENTRE["delay"])
+        curves = here["granger"].where(here["detected"].astype(bool))
         ahead, back = (curves.sel(direction=way) for way in ("forward", "backward"))
         index = ((ahead - back) / (ahead + back)).mean("pair")
         label = f"ratio {ratio:g}"
@@ -241,7 +245,7 @@ def draw_index(ax: Axes, result: xr.Dataset) -> None:
     shade_bands(ax)
     ax.set_ylim(-1.0, 1.0)
     ax.set_ylabel("DAI (1: forward only)")
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower left")
 
 
 EXPERIMENT = Experiment(

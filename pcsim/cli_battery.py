@@ -90,7 +90,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
     ...               verdict=Outcome.NA, reason="It has no error units.")
     >>> print(table([one]))
     hypothesis  model  verdict  effect [95 %]  strongest control  p (Holm)  n of total  expected
-    H10         LN     N/A      -              -                  -         -           -
+    H10         LN     N/A      -              -                  -         -           not stated
                 It has no error units.
     """
     rows = [HEAD, *(_row(one) for one in verdicts)]

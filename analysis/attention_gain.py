@@ -48,7 +48,7 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
     units = fitted_units(model, LEVEL, seed=seed, scale=scale)
     chosen = np.random.default_rng([seed, 34]).permutation(units.sizes["unit"])
     units = units.isel(unit=np.sort(chosen[: MOST_UNITS[scale]]))
-    small = np.minimum(4.0 * units["sigma"], units["largest"]).values
+    small = np.minimum(4.0 * units["sigma"].to_numpy(), units["largest"].to_numpy())
     grid = [(turn, c) for c in TUNED for turn in TURNS]
     grid += [(0.0, c) for c in CURVE if c not in TUNED]
     plain, blank, responses = measured(model, units, grid, small, seed=seed)
@@ -170,10 +170,11 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     shown = [one.isel(unit=one["included"].values) for one in evidence.get(label, ())]
     turns = np.degrees((TURNS + np.pi / 2) % np.pi - np.pi / 2)
     order = np.argsort(turns)
-    for name, title, style in (
+    kinds: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("curve", "unattended", {"color": colour("control"), "marker": "s"}),
         ("curve_attended", "attended, g = 2", {"color": colour("error"), "marker": "o"}),
-    ):
+    )
+    for name, title, style in kinds:
         for i, one in enumerate(shown):
             mean = one[name].mean("unit").values[order]
             ax.plot(turns[order], mean, linestyle="-", linewidth=0.8, markersize=2.5,

@@ -139,7 +139,8 @@ def read(
     if isinstance(model, Circuit):
         chosen = [p for p in model.populations if p.level == level and p.population in roles]
         record = [population.name for population in chosen]
-    responses = lesion(model, record_dt=every).run(stimulus, seed=seed, record=record)
+    run = lesion(model, record_dt=every).run
+    responses: xr.Dataset = run(stimulus, seed=seed, record=record)
     keep = np.isin(responses["population"].values, roles) & (responses["level"].values == level)
     if {"x", "y"} <= set(responses.coords):
         x, y = responses["x"].values, responses["y"].values

@@ -37,7 +37,7 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
     for unit in np.flatnonzero(varies):
         scores["point"][unit] = cross_validated_r2(fit_point_neuron, patterns, rates[unit])
         scores["two_layer"][unit] = cross_validated_r2(fit_two_layer, patterns, rates[unit])
-    exclusive = np.concatenate([complementary_patterns(n_branches, s) for s in STRENGTHS])
+    exclusive = np.concatenate([complementary_patterns(n_branches, float(s)) for s in STRENGTHS])
     # A repeat has another order of frames, so that its synapses are drawn anew.
     repeated = [mean_rates(model, exclusive, seed + 1000 * (k + 1)) for k in range(REPEATS)]
     answers = np.stack(repeated, axis=-1).reshape(len(rates), STRENGTHS.size, 4, REPEATS)

@@ -58,7 +58,7 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
     role, levels = levels_of(model)
     responses = flashed(model, role, levels, seed=seed, scale=scale)
     level = responses["level"].values
-    size = np.sqrt((responses["rate"].transpose("trial", "time", "unit") ** 2).mean("trial"))
+    size = (responses["rate"].transpose("trial", "time", "unit") ** 2).mean("trial") ** 0.5
     peak = size.max("time").values
     included = np.zeros(len(peak), bool)
     for one in levels:

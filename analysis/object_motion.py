@@ -98,8 +98,8 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
             n_frames=N_FRAMES[scale], frame_duration=FRAME, px_per_deg=px_per_deg, seed=seed,
         )  # fmt: skip
         responses = respond(model, stimulus, level=level, role=role, every=FRAME, seed=seed)
-        size = np.abs(central(select(responses, time=slice(SETTLED, None)))["rate"])
-        by_trial = size.mean("time").transpose("trial", "unit").to_numpy()
+        late = central(select(responses, time=slice(SETTLED, None)))["rate"]
+        by_trial = np.abs(late.transpose("time", "trial", "unit").to_numpy()).mean(axis=0)
         table.append(by_trial.reshape(len(MOTIONS), len(PHASES), -1).mean(axis=1))
     rate = np.stack(table, axis=1)
     return xr.Dataset(

@@ -96,8 +96,8 @@ def signal(model: Model) -> tuple[int, str] | None:
         if role in retina:
             return 0, role
     level = first_level(model)
-    role = None if level is None else signal_role(model, level)
-    return None if level is None or role is None else (level, role)
+    found = None if level is None else signal_role(model, level)
+    return None if level is None or found is None else (level, found)
 
 
 def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:

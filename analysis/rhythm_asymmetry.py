@@ -83,7 +83,7 @@ class Variation:
     ) -> xr.Dataset:
         """Return the model's responses, phases randomised if asked."""
         tested = lesion(self.model, record_dt=self.record_dt) if self.record_dt else self.model
-        responses = tested.run(stimulus, seed=seed, record=record)
+        responses: xr.Dataset = tested.run(stimulus, seed=seed, record=record)
         if self.phases is None or responses.sizes["time"] < 4:
             return responses
         return responses.assign(rate=phase_randomised(responses["rate"], seed=self.phases))

@@ -71,8 +71,9 @@ class Reader:
         stimulus = stimulus_array(
             values[:, None], frame_duration=DURATION, px_per_deg=self.model.px_per_deg
         )
-        shown = {"level": LEVEL, "role": self.role, "every": DURATION, "seed": self.seed}
-        responses = respond(self.model, stimulus, **shown)
+        responses = respond(
+            self.model, stimulus, level=LEVEL, role=self.role, every=DURATION, seed=self.seed
+        )
         rate = responses["rate"].isel(time=-1).transpose("trial", "unit").to_numpy()
         return responses, rate
 
@@ -212,8 +213,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
         ax.plot([place - 0.15, place + 0.15], ends, "-", lw=0.8, color="0.6", zorder=0)
         for name, (text, shade, mark, offset) in marks.items():
             at = place + offset + np.linspace(-0.05, 0.05, len(tables))
-            label = text if place == 0 else None
-            ax.plot(at, means[name], mark, ms=3.5, color=shade, label=label)
+            ax.plot(at, means[name], mark, ms=3.5, color=shade, label=text if place == 0 else None)
     ax.axhline(0.0, lw=0.6, color="0.5", zorder=0)
     ax.set_xticks(range(len(rows)), [name for name, _ in rows])
     ax.set_xlim(-0.5, max(len(rows), 1) - 0.5)

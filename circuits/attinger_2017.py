@@ -110,7 +110,7 @@ class Attinger2017(Circuit):
     @property
     def n_features(self) -> int:
         """Running, and the flow at each place."""
-        return 1 + self.visual_weights.shape[1]
+        return 1 + int(self.visual_weights.shape[1])
 
     @property
     def precision(self) -> float:
@@ -162,7 +162,7 @@ class Attinger2017(Circuit):
     @property
     def n_noisy(self) -> int:
         """Units that have noise of their own: all."""
-        return 2 * len(self.weights) + self.weights.shape[1]
+        return 2 * len(self.weights) + int(self.weights.shape[1])
 
     def _from_stimulus(self, weights: Any, start: int) -> Any:
         """Put weights where their features lie among running, tonic input, flow and noise."""

@@ -154,7 +154,7 @@ class CorticalColumn(Circuit):
             place: dict[str, Any] = dict(zip(("x", "y", "channel"), places(a), strict=True))
             error = Error(tau=self.tau_error, variance=self._leak(a))
             latent, relay_4 = Latent(tau=self.tau_latent), Leaky(tau=self.tau_input)
-            cells = [
+            cells: list[tuple[str, Any, str, str, float]] = [
                 ("input", relay_4, "input", "L4", self.noise),
                 ("error", error, "error", "L2/3", self.noise),
                 ("latent", latent, "latent", "L5/6", self.noise),

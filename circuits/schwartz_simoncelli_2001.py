@@ -112,7 +112,7 @@ class SchwartzSimoncelli2001(FilterBankCircuit):
         """Return another draw of the bank, without pools."""
         filters, places = bank(seed)
         n = len(filters)
-        start = {"pool": np.zeros((n, n)), "constant": np.ones(n)}
+        start: dict[str, Any] = {"pool": np.zeros((n, n)), "constant": np.ones(n)}
         return replace(self, filters=filters, places=places, gain=1.0, **start)
 
     def fit(self, stimulus: xr.DataArray, *, seed: int = 0) -> SchwartzSimoncelli2001:

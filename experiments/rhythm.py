@@ -129,7 +129,9 @@ def collect(run: Run) -> None:
         for delay in DELAYS:
             values = cells.sel(ratio=ratio, delay=delay).to_numpy()
             values = values[np.isfinite(values)]
-            numbers = (values.mean(), values.min(), values.max()) if values.size else ()
+            numbers: tuple[float, ...] = ()
+            if values.size:
+                numbers = (values.mean(), values.min(), values.max())
             text = ",".join(f"{one:.6g}" for one in numbers) or ",,"
             holds = int(values.size > 0 and numbers[0] > level)
             lines.append(f"{ratio:g},{delay:g},{text},{values.size},{level:.6g},{holds}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from pcsim.brian_dendrite import DendriticNeuron
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.measures import cross_validated_r2, fit_point_neuron, fit_two_layer
 from pcsim.model import Model, lesion
@@ -102,6 +104,8 @@ def missing(model: Model) -> str:
     """Return why a model cannot be tested."""
     if getattr(model, "senses", "images") != "synapses":
         return "it has no dendrites"
+    if isinstance(model, DendriticNeuron) and find_spec("brian2") is None:
+        return "it needs Brian 2, which is not installed"
     return ""
 
 

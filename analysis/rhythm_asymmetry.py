@@ -204,8 +204,8 @@ def time_constants(model: Any) -> dict[str, float]:
     """Return the two time constants that are swept; those left open are the circuit's own."""
     for pair in TIME_CONSTANTS:
         if isinstance(model, Circuit) and all(hasattr(model, name) for name in pair):
-            top = [p.kind for p in model.populations if p.population == "latent"][-1]
-            return {name: float(getattr(model, name) or top.tau) for name in pair}  # type: ignore
+            top: Any = [p.kind for p in model.populations if p.population == "latent"][-1]
+            return {name: float(getattr(model, name) or top.tau) for name in pair}
     return {}
 
 

@@ -22,6 +22,7 @@ import tracemalloc
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 import xarray as xr  # noqa: E402
 
+from pcsim import catalog  # noqa: E402
 from pcsim.brian_network import BrianNetwork  # noqa: E402
 from pcsim.circuit import Circuit, Local, Population, Projection, simulate  # noqa: E402
 from pcsim.kinds import Error, Latent  # noqa: E402
@@ -89,9 +91,33 @@ def sheet(n_units: int, n_steps: int, dense: bool = False) -> Sheet:
     return Sheet(weights=weights, record_dt=n_steps * DT)
 
 
-def held(circuit: Sheet, n_trials: int, n_steps: int) -> xr.DataArray:
+def column(n_steps: int) -> Circuit:
+    """Return the laminar column, 1,301 units in three areas.
+
+    Without delays: Brian 2 has none for continuous signals, so that ours would be timed there.
+    """
+    zero = {name: 0.0 for name in ("delay_forward", "delay_backward", "delay_local")}
+    model = catalog.load("circuits", "cortical_column")
+    return replace(model, dt=DT, integrator="euler", record_dt=n_steps * DT, **zero)
+
+
+CIRCUITS: dict[str, Callable[[int], Circuit]] = {
+    "local": lambda n_steps: sheet(1000, n_steps),
+    "dense": lambda n_steps: sheet(128, n_steps, dense=True),
+    "column": column,
+}
+RECORDED = {"local": "mu", "dense": "mu", "column": "latent_V1"}
+
+
+def held(circuit: Circuit, n_trials: int, n_steps: int) -> xr.DataArray:
     """Return one frame a trial."""
-    values = np.random.default_rng(1).normal(size=(n_trials, 1, circuit.weights.shape[0]))
+    rng, shape = np.random.default_rng(1), circuit.field_shape
+    if shape is not None:
+        values = rng.uniform(size=(n_trials, 1, *shape))
+        px_per_deg = circuit.px_per_deg
+        return stimulus_array(values, frame_duration=n_steps * DT, px_per_deg=px_per_deg)
+    n_features = circuit.populations[0].size
+    values = rng.normal(size=(n_trials, 1, n_features))
     return stimulus_array(values, frame_duration=n_steps * DT)
 
 
@@ -110,13 +136,13 @@ def cost(run: Callable[[int], Any], few: int, repeats: int) -> dict[str, float]:
 
 
 def array_run(
-    n_units: int, n_trials: int, *, dense: bool = False, **options: Any
+    build: Callable[[int], Circuit], n_trials: int, *, record: str = "mu", **options: Any
 ) -> Callable[[int], Any]:
     """Return what runs the array engine for a number of steps."""
 
     def run(n_steps: int) -> xr.Dataset:
-        circuit = sheet(n_units, n_steps, dense)
-        return simulate(circuit, held(circuit, n_trials, n_steps), record=["mu"], **options)
+        circuit = build(n_steps)
+        return simulate(circuit, held(circuit, n_trials, n_steps), record=[record], **options)
 
     return run
 
@@ -124,29 +150,31 @@ def array_run(
 # Peers
 
 
-def network(brian2: Any, circuit: Sheet, n_trials: int) -> BrianNetwork:
+def network(brian2: Any, circuit: Circuit, n_trials: int) -> BrianNetwork:
     """Return the circuit as Brian's own groups and synapses."""
-    values = held(circuit, n_trials, 1).values
+    values = circuit.prepare(held(circuit, n_trials, 1))
     return BrianNetwork(brian2, circuit.populations, circuit.projections, values, dt=DT)
 
 
-def cython(brian2: Any, circuit: Sheet, n_trials: int, few: int, repeats: int) -> dict[str, float]:
+def cython(brian2: Any, wiring: str, n_trials: int, few: int, repeats: int) -> dict[str, float]:
     """Return seconds a step of Brian 2 in cython, with no Python of ours between steps."""
+    circuit = CIRCUITS[wiring](1)
     brian2.prefs.codegen.target = "numpy"
     net = network(brian2, circuit, n_trials)
     brian2.prefs.codegen.target = "cython"
-    net.hold(["mu"], 2)
+    net.hold([RECORDED[wiring]], 2)
     second = brian2.second
     return cost(lambda n: net.network.run(n * DT * second, namespace={}), few, repeats)
 
 
-def standalone(brian2: Any, circuit: Sheet, n_trials: int, n_steps: int) -> dict[str, Any]:
+def standalone(brian2: Any, wiring: str, n_trials: int, n_steps: int) -> dict[str, Any]:
     """Return seconds a step of Brian 2 as a C++ program, and of its compilation."""
+    circuit, record = CIRCUITS[wiring](1), [RECORDED[wiring]]
     folder = tempfile.mkdtemp(prefix="pcsim_standalone_")
     brian2.set_device("cpp_standalone", directory=folder, build_on_run=False)
     device = brian2.get_device()
     try:
-        monitors = network(brian2, circuit, n_trials).hold(["mu"], n_steps)
+        monitors = network(brian2, circuit, n_trials).hold(record, n_steps)
         start = time.perf_counter()
         device.build(directory=folder, compile=True, run=False)
         compiled, before = time.perf_counter(), children()
@@ -162,7 +190,7 @@ def standalone(brian2: Any, circuit: Sheet, n_trials: int, n_steps: int) -> dict
         brian2.set_device("runtime")
         shutil.rmtree(folder, ignore_errors=True)
     once = replace(circuit, record_dt=n_steps * DT)
-    ours = simulate(once, held(circuit, n_trials, n_steps), record=["mu"]).rate.values[:, -1]
+    ours = simulate(once, held(circuit, n_trials, n_steps), record=record).rate.values[:, -1]
     found["difference"] = float(np.abs(rate - ours).max())
     return found
 
@@ -179,16 +207,14 @@ def peers(options: argparse.Namespace) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         import brian2
     rows: list[dict[str, Any]] = []
-    for wiring, n in (("local", 1000), ("dense", 128)):
-        circuit, dense = sheet(n, 1, wiring == "dense"), wiring == "dense"
+    for wiring, build in CIRCUITS.items():
+        n = sum(population.size for population in build(1).populations)
         for n_trials, few in ((1, 1500), (BATCH, 20)):
-            run = array_run(n, n_trials, dense=dense)
-            ways: dict[str, dict[str, Any]] = {
-                "array engine": cost(run, few, options.repeats),
-                "Brian 2, cython": cython(brian2, circuit, n_trials, few, options.repeats),
-            }
-            if options.standalone:
-                ways["Brian 2, C++"] = standalone(brian2, circuit, n_trials, 10 * few)
+            if wiring == "column" and n_trials > 1:
+                # 20 million synapses: building them takes Brian minutes and most of the memory.
+                ways = {"array engine": cost(_column_run(n_trials), few, options.repeats)}
+            else:
+                ways = _three_ways(brian2, wiring, n_trials, few, options)
             for way, found in ways.items():
                 row = {"wiring": wiring, "units": n, "way": way, "trials": n_trials, **found}
                 # The C++ program times its own loop; what it does before is not counted.
@@ -197,6 +223,23 @@ def peers(options: argparse.Namespace) -> dict[str, Any]:
                 rows.append(row)
                 print(row, flush=True)
     return {"rows": rows, "load": os.getloadavg()[0]}
+
+
+def _column_run(n_trials: int) -> Callable[[int], Any]:
+    return array_run(CIRCUITS["column"], n_trials, record=RECORDED["column"])
+
+
+def _three_ways(
+    brian2: Any, wiring: str, n_trials: int, few: int, options: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    run = array_run(CIRCUITS[wiring], n_trials, record=RECORDED[wiring])
+    ways: dict[str, dict[str, Any]] = {
+        "array engine": cost(run, few, options.repeats),
+        "Brian 2, cython": cython(brian2, wiring, n_trials, few, options.repeats),
+    }
+    if options.standalone:
+        ways["Brian 2, C++"] = standalone(brian2, wiring, n_trials, 10 * few)
+    return ways
 
 
 # Scale
@@ -210,7 +253,8 @@ def scale(options: argparse.Namespace) -> dict[str, Any]:
             break
         for n_trials in (1, SCALE_BATCH):
             few = max(4, 4_000_000 // (n_units * n_trials))
-            step = cost(array_run(n_units, n_trials), few, options.repeats)
+            build = partial(sheet, n_units)
+            step = cost(array_run(build, n_trials), few, options.repeats)
             row = {"units": n_units, "trials": n_trials, "few": few}
             row |= {f"ns_{name}": 1e9 * s / (n_units * n_trials) for name, s in step.items()}
             rows.append(row)
@@ -248,15 +292,16 @@ def torch_part(options: argparse.Namespace) -> dict[str, Any]:
         return {"skipped": "no torch"}
     torch.set_num_threads(1)
     n_units, n_trials, n_steps = min(10**5, options.largest), 8, 40
-    ours = array_run(n_units, n_trials)(n_steps).rate.values
+    build = partial(sheet, n_units)
+    ours = array_run(build, n_trials)(n_steps).rate.values
     report: dict[str, Any] = {"units": n_units, "trials": n_trials, "load": os.getloadavg()[0]}
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     for device in devices:
-        run = array_run(n_units, n_trials, xp=torch, device=device)
+        run = array_run(build, n_trials, xp=torch, device=device)
         difference = np.abs(run(n_steps).rate.values - ours).max() / np.abs(ours).max()
         step = cost(run, n_steps // 4, options.repeats)
         report[device] = {"difference": float(difference), **step}
-    report["numpy"] = cost(array_run(n_units, n_trials), n_steps // 4, options.repeats)
+    report["numpy"] = cost(array_run(build, n_trials), n_steps // 4, options.repeats)
     if "cuda" not in devices:
         report["cuda"] = "skipped: torch finds no GPU here"
     print(report, flush=True)
@@ -286,8 +331,9 @@ def peers_table(part: dict[str, Any]) -> list[str]:
         if row["way"] == "array engine" and row["trials"] == BATCH
     }
     lines = [
-        "Two circuits of errors and latents, one frame held: 1,000 units with nine weights a unit "
-        f"each way, and 128 units with dense weights (load {part['load']:.1f}):",
+        "Circuits of errors and latents, one frame held: 1,000 units with nine weights a unit each "
+        "way, 128 units with dense weights, and the laminar column without its delays, "
+        f"{column_size(part):,} units (load {part['load']:.1f}):",
         "",
         "| wiring | way | trials at once | million unit-steps a second | µs a step "
         f"| {BATCH} trials on arrays are faster |",
@@ -306,6 +352,11 @@ def peers_table(part: dict[str, Any]) -> list[str]:
         lines += ["", f"Compiling the C++ programs took {seconds} and is not counted. "
                   f"Largest difference of a rate from the array engine: {worst:.1e}."]  # fmt: skip
     return lines
+
+
+def column_size(part: dict[str, Any]) -> int:
+    """Return the number of units of the laminar column."""
+    return next(row["units"] for row in part["rows"] if row["wiring"] == "column")
 
 
 def scale_table(part: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ neurons that fire at :math:`\nu = \nu_0 + k u` spikes per second each:
         \qquad v > 1:\ \text{spike},\ v \leftarrow 0
 
 :math:`S` are spike trains, :math:`\phi` the rate of such a neuron at a constant mean current
-(Siegert 1951; here in time steps, see `lif_rate`), and :math:`\eta` white noise, the diffusion
+(Siegert 1951; in time steps, see `pcsim.brian_lif`), and :math:`\eta` white noise, the diffusion
 limit of a Poisson background of its own. The stimulus arrives as Poisson spikes of rate
 :math:`\nu_0 + k x`.
 
@@ -37,7 +37,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,6 +45,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pcsim.brian import local_brian
+from pcsim.brian_lif import SIGMA, TAU_M, Floats, rate_table
 from pcsim.circuit import Circuit, check_circuit
 from pcsim.declaration import STIMULUS, Population, Projection, port_of
 from pcsim.engine_run import (
@@ -59,59 +59,10 @@ from pcsim.engine_run import (
 from pcsim.messages import check_integer, check_number, refusal
 from pcsim.responses import check_stimulus, make_responses
 
-__all__ = ["expected_rates", "lif_rate", "run_spiking"]
+__all__ = ["expected_rates", "run_spiking"]
 
-Floats = NDArray[np.float64]
-TAU_M, SIGMA = 0.01, 0.42
-"""Membrane time constant, seconds, and noise, in units of threshold less reset: a standard
-deviation of 0.3 of the free membrane."""
 SPONTANEOUS = 0.1
 """Seconds without stimulus before time 0, in which membranes forget where they began."""
-CURRENTS = (0.0, 3.0, 301)
-"""Mean currents of the table, in units of the threshold."""
-LOWEST = -1.6
-"""Membrane potential that no neuron comes to: five standard deviations below reset."""
-
-
-def lif_rate(current: Any, *, dt: float = 1e-4) -> Floats:
-    r"""Return the rate of a noisy leaky integrate-and-fire neuron, spikes per second.
-
-    One over the mean first-passage time from reset to threshold of the walk that the neuron takes
-    in steps of `dt`, from its integral equation
-
-    .. math:: T(v) = dt + \int_{-\infty}^{1} p(v' \mid v)\, T(v')\, dv'
-
-    by Gauss-Legendre quadrature. For small steps it is the rate of Siegert (1951).
-
-    Parameters
-    ----------
-    current
-        Mean currents in units of the threshold, from 0 on.
-    dt
-        Time step, seconds.
-
-    Examples
-    --------
-    >>> lif_rate([0.5, 1.0, 2.0]).round(1)
-    array([ 12.1,  50.4, 145.7])
-    """
-    step = SIGMA * np.sqrt(dt / TAU_M)
-    nodes, weights = np.polynomial.legendre.leggauss(int(np.ceil(2.0 * (1.0 - LOWEST) / step)))
-    grid = LOWEST + 0.5 * (nodes + 1.0) * (1.0 - LOWEST)
-    weights = weights * 0.5 * (1.0 - LOWEST) / (step * np.sqrt(2.0 * np.pi))
-    start, out = np.append(grid, 0.0), []
-    for one in np.ravel(current):
-        mean = start + dt / TAU_M * (one - start)
-        walk = weights * np.exp(-0.5 * ((grid - mean[:, None]) / step) ** 2)
-        passage = np.linalg.solve(np.eye(len(grid)) - walk[:-1], np.full(len(grid), dt))
-        out.append(1.0 / (dt + walk[-1] @ passage))
-    return np.reshape(out, np.shape(current))
-
-
-@cache
-def _table(dt: float) -> tuple[Floats, Floats]:
-    currents = np.linspace(*CURRENTS[:2], CURRENTS[2])
-    return lif_rate(currents, dt=dt), currents
 
 
 def expected_rates(responses: xr.Dataset, *, baseline: float = 60.0, gain: float = 20.0) -> Any:
@@ -333,7 +284,7 @@ class _Network:
 
     def _inverse(self) -> Any:
         """Return the mean current at which a neuron fires at a rate, as a Brian 2 function."""
-        rates, currents = _table(self.dt)
+        rates, currents = rate_table(self.dt)
 
         def invert(rate: Any) -> Any:
             return np.interp(rate, rates, currents)

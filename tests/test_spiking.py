@@ -12,7 +12,8 @@ from scipy.integrate import quad
 from scipy.special import erfcx
 
 from pcsim import catalog
-from pcsim.brian_spiking import SIGMA, TAU_M, expected_rates, lif_rate, run_spiking
+from pcsim.brian_lif import SIGMA, TAU_M, lif_rate
+from pcsim.brian_spiking import expected_rates, run_spiking
 from pcsim.circuit import Circuit, Population, Projection
 from pcsim.kinds import Error, Latent, Leaky
 from pcsim.priors import GaussianPrior

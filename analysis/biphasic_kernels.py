@@ -13,7 +13,7 @@ from pcsim.circuit import Circuit, Population, Projection
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.measures import response_triggered_average
 from pcsim.model import Model, lesion
-from pcsim.protocols import OUTPUTS, first_level, roles_at, visual_field, window_mean
+from pcsim.protocols import OUTPUTS, first_level, recording, roles_at, visual_field, window_mean
 from pcsim.stimuli import gratings, m_sequence
 from pcsim.stimulus import stimulus_array
 
@@ -139,7 +139,7 @@ def read(
     if isinstance(model, Circuit):
         chosen = [p for p in model.populations if p.level == level and p.population in roles]
         record = [population.name for population in chosen]
-    run = lesion(model, record_dt=every).run
+    run = recording(model, every).run
     responses: xr.Dataset = run(stimulus, seed=seed, record=record)
     keep = np.isin(responses["population"].values, roles) & (responses["level"].values == level)
     if {"x", "y"} <= set(responses.coords):

@@ -15,7 +15,7 @@ from pcsim.circuit import Circuit
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference
 from pcsim.measures import latency
 from pcsim.model import Model, lesion
-from pcsim.protocols import roles_at, visual_field
+from pcsim.protocols import recording, roles_at, visual_field
 from pcsim.responses import make_responses
 from pcsim.stimuli import natural_patches
 
@@ -98,7 +98,7 @@ def flashed(model: Model, role: str, levels: Sequence[int], *, seed: int, scale:
         record = [p.name for p in model.populations if p.population == role]
     dt = float(getattr(model, "dt", STEP))
     every = dt * max(round(STEP / dt), 1)
-    responses = lesion(model, record_dt=every).run(images, seed=seed, record=record)
+    responses: xr.Dataset = recording(model, every).run(images, seed=seed, record=record)
     chosen = (responses["population"].values == role) & np.isin(responses["level"].values, levels)
     return responses.isel(unit=np.flatnonzero(chosen))
 

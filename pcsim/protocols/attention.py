@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 
 from pcsim.circuit import Circuit
 from pcsim.model import Model, lesion
-from pcsim.protocols.signals import visual_field
+from pcsim.protocols.signals import recording, visual_field
 from pcsim.stimuli import gratings
 
 __all__ = [
@@ -141,7 +141,7 @@ def show_gratings(
     if isinstance(model, Circuit):
         wanted = (*ERRORS, "latent")
         record = [p.name for p in model.populations if p.area == "V1" and p.population in wanted]
-    responses = lesion(model, record_dt=EVERY).run(stimulus, seed=seed, record=record)
+    responses = recording(model, EVERY).run(stimulus, seed=seed, record=record)
     index, driven, blanks = units["index"].to_numpy(), {}, []
     for name, rate in read_signals(responses).items():
         own = rate[:-1].reshape(*shape, *rate.shape[1:])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,6 +21,7 @@ __all__ = [
     "blank",
     "first_level",
     "lacks",
+    "recording",
     "respond",
     "roles_at",
     "signal_role",
@@ -87,6 +90,25 @@ def lacks(model: Model, level: int, roles: Sequence[str] = OUTPUTS) -> str:
     return ""
 
 
+def recording(model: Any, every: float) -> Any:
+    """Return the model recording every `every` seconds.
+
+    Where its time step does not divide that, it takes the largest smaller one that does.
+
+    Examples
+    --------
+    >>> from pcsim import catalog
+    >>> retina = catalog.load("circuits", "retina_srinivasan_1982")
+    >>> fine = recording(lesion(retina, dt=0.005), 0.016)
+    >>> fine.dt, fine.record_dt
+    (0.004, 0.016)
+    """
+    dt = getattr(model, "dt", None)
+    if dt is None or math.isclose(round(every / dt) * dt, every, rel_tol=1e-9):
+        return lesion(model, record_dt=every)
+    return lesion(model, record_dt=every, dt=every / math.ceil(every / dt))
+
+
 def respond(
     model: Model, stimulus: xr.DataArray, *, level: int, role: str, every: float, seed: int = 0
 ) -> xr.Dataset:
@@ -94,7 +116,7 @@ def respond(
     record = None
     if isinstance(model, Circuit):
         record = [p.name for p in model.populations if p.level == level and p.population == role]
-    responses = lesion(model, record_dt=every).run(stimulus, seed=seed, record=record)
+    responses = recording(model, every).run(stimulus, seed=seed, record=record)
     return select(responses, level=level, population=role)
 
 

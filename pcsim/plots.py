@@ -229,12 +229,19 @@ def plot_verdict_matrix(
                 _cell(ax, (j, i), verdicts[key, column], mark)
     ax.set_xlim(-0.5, len(columns) - 0.5)
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xticks(range(len(columns)), [name.replace("-", "-\n") for name in columns])
+    if len(columns) > _UPRIGHT:
+        ax.set_xticks(range(len(columns)), columns, rotation=90)
+    else:
+        ax.set_xticks(range(len(columns)), [name.replace("-", "-\n") for name in columns])
     ax.set_yticks(range(len(rows)), [label for _, label in rows])
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     ax.spines[:].set_visible(False)
     _matrix_legend(ax, bool(expectations))
     return ax
+
+
+_UPRIGHT = 13
+"""So many labels fit side by side above a matrix."""
 
 
 def _cell(ax: Axes, place: tuple[int, int], verdict: str, mark: str) -> None:

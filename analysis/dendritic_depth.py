@@ -27,6 +27,13 @@ DURATION, FROM = 0.6, 0.1
 STRENGTHS = np.arange(1.0, 9.0)
 """Synapses a line and branch of the exclusive or."""
 REPEATS = 4
+SHOWN = {
+    "NMDA": "NMDA",
+    "NMDA/AMPA alone": "AMPA\nalone",
+    "NMDA/passive": "linear\nsynapses",
+    "TWO-STAGE": "two-stage\nrate neuron",
+}
+"""Columns and controls of the panel, and what it calls them."""
 
 
 def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
@@ -123,7 +130,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     """Draw the variance that both models explain, for every column and control."""
     from pcsim.plots import colour
 
-    shown = [label for label in evidence if evidence[label]]
+    shown = [label for label in SHOWN if evidence.get(label)]
     kinds = {"point neuron": ("point", "control", "s"), "two layers": ("two_layer", "latent", "o")}
     for shift, (name, (variable, paint, marker)) in zip((-0.12, 0.12), kinds.items(), strict=True):
         for place, label in enumerate(shown):
@@ -135,7 +142,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     for level, line, name in ((0.91, "--", "published, two layers"), (0.37, ":", "point neuron")):
         ax.axhline(level, color="black", linestyle=line, linewidth=0.6)
         ax.annotate(name, (len(shown) - 0.5, level), ha="right", va="bottom", fontsize=6)
-    ax.set_xticks(range(len(shown)), shown)
+    ax.set_xticks(range(len(shown)), [SHOWN[label] for label in shown])
     ax.set_xlim(-0.5, len(shown) - 0.5)
     ax.set_ylim(0.0, 1.05)
     ax.set_ylabel("Variance of the rate explained\non unseen patterns")

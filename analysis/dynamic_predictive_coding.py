@@ -120,10 +120,12 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
         if not kept:
             continue
         name = {"HOSOYA/fixed": "fixed weights", "HOSOYA/gain": "gain only"}.get(label, label)
-        for mark, suffix in ((1.0, " ON"), (-1.0, " OFF"), (0.0, "")):
-            values = [one["novelty"].values[one["channel"].values == mark] for one in kept]
-            if sum(len(v) for v in values):
-                rows.append((name + suffix, np.concatenate(values)))
+        values = np.concatenate([one["novelty"].values for one in kept])
+        channel = np.concatenate([one["channel"].values for one in kept])
+        if set(channel.tolist()) == {-1.0, 1.0}:
+            rows += [(f"{name} ON", values[channel > 0]), (f"{name} OFF", values[channel < 0])]
+        else:
+            rows.append((name, values))
     for place, (name, values) in enumerate(rows):
         shade = colour("error") if name.startswith("HOSOYA") else colour("data")
         jitter = np.linspace(-0.25, 0.25, len(values))

@@ -165,7 +165,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     ax.set_xlabel("Variation over directions (CV)")
     ax.set_ylabel("Object-motion sensitivity")
     ax.set_ylim(-0.6, 1.05)
-    ax.legend(frameon=False, loc="lower left")
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
 
 
 HYPOTHESIS = Hypothesis(

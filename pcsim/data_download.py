@@ -1,7 +1,7 @@
 """Download the files of a data set: mirrors, retries, resuming, checksums, one process at a time.
 
 A file appears under its name only when it is whole and its checksum is right. What an interrupted
-download left is kept in a hidden ``.part`` beside it and continued by the next call.
+download left is kept in a hidden folder ``.NAME.part`` beside it and continued by the next call.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -100,33 +101,46 @@ def _from_source(remote: Remote, source: Source, folder: Path) -> str | None:
     import pooch
     import requests
 
+    work = folder / f".{remote.name}.part"
     # Mirrors with the same bytes go on with each other's part; others must not.
-    version = (source.checksum or "any")[-8:]
-    part = folder / f".{remote.name}.{version}.part"
-    puppy = pooch.create(
-        path=folder,
-        base_url="",
-        registry={remote.name: source.checksum},
-        urls={remote.name: source.url},
-    )
-    failure = ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(PAUSE * attempt)
+    part = work / (source.checksum or "any").replace(":", "_")
+    known, urls = {remote.name: source.checksum}, {remote.name: source.url}
+    puppy = pooch.create(path=work, base_url="", registry=known, urls=urls)
+    failure, tries, best, mismatched = "", 0, _size(part), False
+    while tries < ATTEMPTS:
+        time.sleep(PAUSE * tries)
+        tries += 1
+        _sweep(work)
+        resumed = _size(part) > 0
         try:
             with _quiet(pooch.get_logger()):
-                puppy.fetch(remote.name, downloader=Resuming(part, remote))
+                whole = puppy.fetch(remote.name, downloader=Resuming(part, remote))
+            os.replace(whole, folder / remote.name)
+            shutil.rmtree(work)
             return None
         except Refused as error:
             return str(error)
         except requests.exceptions.RequestException as error:
             failure = _reason(error)
+            # As long as more arrives, it is worth going on.
+            tries, best = (0 if _size(part) > best else tries), max(best, _size(part))
         except ValueError:
-            # Pooch has removed the file. It may have been continued from another version.
             failure = f"checksum other than {source.checksum}"
-            if attempt:
+            if mismatched or not resumed:
                 break
+            # Pooch has removed the file. Its begin may have been of another version: once more.
+            mismatched, tries, best = True, 0, 0
     return failure
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _sweep(work: Path) -> None:
+    """Remove the temporary files that a killed process left there; only while alone."""
+    for left in work.glob("tmp*"):
+        left.unlink()
 
 
 @contextlib.contextmanager
@@ -158,7 +172,7 @@ class Resuming:
         """Download to `part`, continuing it, and move it to `output_file` when it is whole."""
         import requests
 
-        begun = self.part.stat().st_size if self.part.exists() else 0
+        begun = _size(self.part)
         # Without compression on the way, lengths are those of the file.
         headers = {"Accept-Encoding": "identity"}
         if begun:

@@ -119,7 +119,7 @@ def _binary(rows: Array) -> xr.Dataset:
 def omniglot_28(paper: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Shrink drawings (n, 105, 105), True where there is paper, to (n, 28, 28) with bright ink.
 
-    Each pixel becomes the mean ink of the 3.75 x 3.75 pixels that it covers.
+    Each pixel becomes the mean ink of those, three or four each way, whose centres it covers.
     """
     from PIL import Image
 

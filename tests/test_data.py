@@ -332,6 +332,15 @@ def test_nothing_here_says_what_to_do(tmp_path, monkeypatch):
         data.load("mnist")
 
 
+def test_another_split_that_is_here_is_named(tmp_path, monkeypatch):
+    (tmp_path / "text_bow").mkdir()
+    (tmp_path / "text_bow" / "20news_test_bow.npz").touch()
+    monkeypatch.setenv("PCSIM_DATA", str(tmp_path))
+    monkeypatch.setenv("PCSIM_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(RuntimeError, match=r"Only test is here\."):
+        data.load("newsgroups")
+
+
 def test_a_file_of_another_size_is_refused(tmp_path, monkeypatch, refused):
     (tmp_path / "mnist").mkdir()
     few = {"x_test": np.zeros((5, 28, 28), np.uint8), "y_test": np.zeros(5, np.uint8)}

@@ -164,6 +164,18 @@ def test_published_idx_files_give_the_same_as_the_prepared(tmp_path, monkeypatch
     xr.testing.assert_identical(data.load("mnist", split="test"), prepared)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_idx_files_under_their_published_names(tmp_path, rng, split):
+    image = rng.integers(256, size=(4, 28, 28), dtype=np.uint8)
+    for name, array in zip(
+        DATA_SETS["mnist"].published.files[split], (image, [3, 1, 4, 1]), strict=True
+    ):
+        (tmp_path / name).write_bytes(gzip.compress(idx_bytes(array)))
+    got = data_readers.idx_pair(tmp_path, split)
+    np.testing.assert_array_equal(got["image"].values, image)
+    assert got["label"].values.tolist() == [3, 1, 4, 1]
+
+
 def test_published_lines_give_the_same_as_the_prepared_counts(tmp_path, monkeypatch):
     prepared = loaded("newsgroups", "test")
     folder = tmp_path / "newsgroups"

@@ -84,7 +84,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def stubborn(self, seen):
         """Breaks off once and knows nothing of ranges."""
-        self.send(BODY if seen > 1 else BODY[:1000], length=len(BODY))
+        self.send(BODY if seen > 1 else BODY[:PIECE], length=len(BODY))
 
     def overlong(self, seen):
         """Says that the part is as long as the file."""

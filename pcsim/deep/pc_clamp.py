@@ -1,0 +1,265 @@
+"""What is held during inference, what is free, and where inference starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from pcsim.deep.pc_energy import SquaredError
+from pcsim.deep.pc_network import PCNetwork, States
+from pcsim.messages import refusal
+
+__all__ = ["Clamp", "Masked", "Problem", "pose"]
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """Values held in some units only."""
+
+    value: Tensor
+    """(batch, ...); what it says where the mask is False is only a start."""
+    mask: Tensor
+    """Boolean, True where held; broadcasts to `value`."""
+
+
+Clamp = Mapping[str, "Tensor | Masked"]
+"""Node -> what it is held at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A network with some activities held; what inference methods work on."""
+
+    network: PCNetwork
+    held: States
+    masked: dict[str, tuple[Tensor, Tensor]]
+    """Node -> value and mask, of one shape."""
+    free: tuple[str, ...]
+    """Nodes that move, masked ones among them, parents before children."""
+    idle: tuple[str, ...]
+    """Free nodes that predict nothing: they rest on their prediction and carry no energy."""
+    constant: States
+    """Predictions that nothing free enters, computed once."""
+    start: States
+    """Activities of all nodes but idle ones."""
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Nodes that carry energy."""
+        return tuple(name for name in self.network.nodes if name not in self.idle)
+
+    def predict(self, name: str, states: Mapping[str, Tensor]) -> Tensor:
+        """Return a prediction, from memory where it cannot change."""
+        if name in self.constant:
+            return self.constant[name]
+        return self.network.predict(name, states)
+
+    def energy(self, states: Mapping[str, Tensor]) -> Tensor:
+        """Return the energy of every example, (batch,), without idle nodes."""
+        nodes = self.network.nodes
+        terms = [nodes[k].energy(states[k], self.predict(k, states)) for k in self.active]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def hold(self, name: str, state: Tensor) -> Tensor:
+        """Return the state with what is held in it put back."""
+        if name not in self.masked:
+            return state
+        value, mask = self.masked[name]
+        return torch.where(mask, value, state)
+
+    def finish(self, states: Mapping[str, Tensor]) -> States:
+        """Return all activities, idle ones at their prediction."""
+        given = {name: state.detach() for name, state in states.items()}
+        with torch.no_grad():
+            n = len(next(iter(given.values())))
+            return self.network.feedforward(given, n_examples=n)
+
+
+def pose(
+    network: PCNetwork,
+    clamp: Clamp,
+    initial: Mapping[str, Tensor] | None = None,
+    *,
+    where: str = "infer",
+) -> Problem:
+    """Check a clamp and lay out the problem.
+
+    Parameters
+    ----------
+    network
+        The network.
+    clamp
+        Node -> (batch, ...) or `Masked`. Any nodes: inputs (prediction), outputs and inputs
+        (learning), outputs alone (inverting a classifier, or inference in a generative network).
+    initial
+        Where free nodes start; from the prediction of their parents where not given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a name is not a node, values are no finite floats or differ in batch, type or device, or
+        a node is free that its energy does not hold (cross-entropy, unless nothing depends on it).
+    """
+    held, masked = split_clamp(where, network, clamp)
+    given = held | {name: value for name, (value, _) in masked.items()}
+    if not given:
+        advice = "Clamp a node; to sample from a prior use feedforward."
+        raise ValueError(refusal(where, "an empty clamp", "at least one node held", advice))
+    check_together(where, network, given)
+    begin = dict(initial or {})
+    for name, value in begin.items():
+        network.check_name(f"{where}: initial", name)
+        check_values(where, f"initial {name!r}", value)
+    free = tuple(name for name in network.names if name not in held)
+    idle = idle_nodes(network, held, masked)
+    check_free(where, network, free, idle, masked)
+    sizes = {len(value) for value in given.values()}
+    with torch.no_grad():
+        known = {k: v.detach() for k, v in begin.items() if k not in given} | given
+        states = network.feedforward(known, n_examples=max(sizes))
+        for name, (value, mask) in masked.items():
+            if name in network.nodes and name not in begin:
+                guess = network.nodes[name].energy.mean(network.predict(name, states))
+                states[name] = torch.where(mask, value, guess)
+            elif name in begin:
+                states[name] = torch.where(mask, value, begin[name])
+        constant = {
+            name: network.predict(name, states)
+            for name, node in network.nodes.items()
+            if name not in idle and all(parent in held for parent in node.parents)
+        }
+    check_shapes(where, network, states, idle, constant)
+    moving = tuple(name for name in free if name not in idle)
+    start = {name: state for name, state in states.items() if name not in idle}
+    return Problem(network, held, masked, moving, idle, constant, start)
+
+
+def split_clamp(
+    where: str, network: PCNetwork, clamp: Clamp
+) -> tuple[States, dict[str, tuple[Tensor, Tensor]]]:
+    """Return what is held as a whole and what in part, checked one by one."""
+    held: States = {}
+    masked: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, value in clamp.items():
+        network.check_name(where, name)
+        if isinstance(value, Masked):
+            check_values(where, f"clamp {name!r}", value.value)
+            if value.mask.dtype != torch.bool:
+                found = f"a mask of {value.mask.dtype} for {name!r}"
+                raise TypeError(refusal(where, found, "a boolean mask, True where held"))
+            try:
+                mask = value.mask.expand_as(value.value)
+            except RuntimeError:
+                found = f"a mask of shape {tuple(value.mask.shape)} for {name!r}"
+                expected = f"one that broadcasts to {tuple(value.value.shape)}"
+                raise ValueError(refusal(where, found, expected)) from None
+            masked[name] = (value.value.detach(), mask)
+        else:
+            check_values(where, f"clamp {name!r}", value)
+            held[name] = value.detach()
+    return held, masked
+
+
+def check_values(where: str, what: str, value: Tensor) -> None:
+    """Refuse what is no finite floating tensor with a batch."""
+    if not isinstance(value, Tensor):
+        found, advice = f"{what} of type {type(value).__name__}", "Use torch.as_tensor."
+        raise TypeError(refusal(where, found, "a tensor", advice))
+    if not value.is_floating_point():
+        advice = "Convert it: labels as one-hot floats."
+        raise TypeError(refusal(where, f"{what} of {value.dtype}", "floating numbers", advice))
+    if value.ndim < 2 or len(value) == 0:
+        found = f"{what} of shape {tuple(value.shape)}"
+        advice = "Examples go along the first axis."
+        raise ValueError(refusal(where, found, "shape (batch, ...)", advice))
+    if not torch.isfinite(value).all():
+        found = f"{what} with NaN or infinite entries"
+        raise ValueError(refusal(where, found, "finite numbers", "Remove or replace them."))
+
+
+def check_together(where: str, network: PCNetwork, given: States) -> None:
+    """Refuse tensors that differ in batch, type or device, among them or from the parameters."""
+    (first, lead), *others = given.items()
+    parameter = next(network.parameters(), None)
+    pairs = [(f"clamp {name!r}", value) for name, value in others]
+    for what, value in pairs:
+        if len(value) != len(lead):
+            found = f"{len(value)} examples in {what}"
+            raise ValueError(refusal(where, found, f"{len(lead)} as in {first!r}"))
+    if parameter is not None:
+        pairs.append(("a parameter", parameter))
+    for what, value in pairs:
+        if value.dtype != lead.dtype or value.device != lead.device:
+            found = f"{what} of {value.dtype} on {value.device}"
+            expected = f"{lead.dtype} on {lead.device} as in clamp {first!r}"
+            advice = "Bring network and data together with .to(...)."
+            raise ValueError(refusal(where, found, expected, advice))
+
+
+def idle_nodes(
+    network: PCNetwork, held: States, masked: Mapping[str, tuple[Tensor, Tensor]]
+) -> tuple[str, ...]:
+    """Return the free nodes below which nothing is held."""
+    idle: list[str] = []
+    for name in reversed(network.nodes):
+        if name in held or name in masked:
+            continue
+        if all(child in idle for child in network.children_of(name)):
+            idle.append(name)
+    return tuple(idle)
+
+
+def check_free(
+    where: str,
+    network: PCNetwork,
+    free: tuple[str, ...],
+    idle: tuple[str, ...],
+    masked: Mapping[str, tuple[Tensor, Tensor]],
+) -> None:
+    """Refuse free nodes whose energy has no lowest point in their own activity."""
+    for name in free:
+        if name in idle or name not in network.nodes or network.nodes[name].energy.quadratic:
+            continue
+        kind = type(network.nodes[name].energy).__name__
+        found = f"{name!r} with {kind} {'partly ' if name in masked else ''}free"
+        advice = "Hold all of it, or give it a SquaredError."
+        raise ValueError(refusal(where, found, "free nodes with a squared error", advice))
+
+
+def check_shapes(
+    where: str, network: PCNetwork, states: States, idle: tuple[str, ...], known: States
+) -> None:
+    """Refuse activities that do not have the shape of their prediction, and precisions that do."""
+    with torch.no_grad():
+        for name, node in network.nodes.items():
+            if name in idle:
+                continue
+            prediction = known[name] if name in known else network.predict(name, states)
+            shape = tuple(states[name].shape[1:])
+            if tuple(prediction.shape[1:]) != shape:
+                found = f"{name!r} of shape {(len(states[name]), *shape)}"
+                expected = f"(batch, {', '.join(map(str, prediction.shape[1:]))}) as predicted"
+                raise ValueError(refusal(where, found, expected))
+            if isinstance(node.energy, SquaredError):
+                precision = cast(Tensor, node.energy.log_precision)
+                check_precision(where, name, tuple(precision.shape), shape)
+
+
+def check_precision(
+    where: str, name: str, precision: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    """Refuse a precision that does not broadcast to one example."""
+    try:
+        fits = tuple(torch.broadcast_shapes(precision, shape)) == shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        found = f"a precision of shape {precision} at {name!r}"
+        raise ValueError(refusal(where, found, f"one that broadcasts to {shape}"))

@@ -238,7 +238,8 @@ def incremental_step(
         if len(trace) > 1:
             learn(network, problem.finish(visit.states), optimiser)
         states = visit.states
-    return conclude(pose(network, clamp, states), states, tuple(trace), method)
+    again = pose(network, clamp, states)
+    return conclude(again, states, len(trace) - 1, method, tuple(trace))
 
 
 def proximal_step(

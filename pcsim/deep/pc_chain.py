@@ -8,6 +8,7 @@ once, and each slope is two matrix products.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
@@ -49,7 +50,18 @@ class Chain:
     softmax: bool
     """Whether the output has a cross-entropy."""
 
-    @property
+    @functools.cached_property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Weight and, if it has one, bias of each link."""
+        pairs = [(link.layer.weight, link.layer.bias) for link in self.links]
+        return tuple(p for pair in pairs for p in pair if p is not None)
+
+    @functools.cached_property
+    def n_weights(self) -> int:
+        """How many weights there are."""
+        return sum(link.layer.weight.numel() for link in self.links)
+
+    @functools.cached_property
     def sizes(self) -> tuple[int, ...]:
         """Units of every node, the input first."""
         return (self.links[0].layer.in_features, *(k.layer.out_features for k in self.links))

@@ -109,7 +109,7 @@ def link_of(node: Node) -> Link | None:
                 return None
             layer = part
             continue
-        kind = part if isinstance(part, str) else KINDS.get(type(part))  # type: ignore[call-overload]
+        kind = part if part is None or isinstance(part, str) else KINDS.get(type(part))
         if kind is None:
             return None
         if layer is None:

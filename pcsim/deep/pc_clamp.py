@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -61,10 +60,10 @@ class Problem:
     def energy(self, states: Mapping[str, Tensor]) -> Tensor:
         """Return the energy of every example, (batch,), without idle nodes."""
         nodes = self.network.nodes
-        terms = [nodes[k].energy(states[k], self.predict(k, states)) for k in self.active]
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
+        first = next(iter(self.start.values()))
+        total = first.new_zeros(len(first))
+        for name in self.active:
+            total = total + nodes[name].energy(states[name], self.predict(name, states))
         return total
 
     def hold(self, name: str, state: Tensor) -> Tensor:
@@ -248,7 +247,7 @@ def check_shapes(
                 expected = f"(batch, {', '.join(map(str, prediction.shape[1:]))}) as predicted"
                 raise ValueError(refusal(where, found, expected))
             if isinstance(node.energy, SquaredError):
-                precision = cast(Tensor, node.energy.log_precision)
+                precision = node.energy.log_precision
                 check_precision(where, name, tuple(precision.shape), shape)
 
 
@@ -256,10 +255,7 @@ def check_precision(
     where: str, name: str, precision: tuple[int, ...], shape: tuple[int, ...]
 ) -> None:
     """Refuse a precision that does not broadcast to one example."""
-    try:
-        fits = tuple(torch.broadcast_shapes(precision, shape)) == shape
-    except RuntimeError:
-        fits = False
-    if not fits:
+    pairs = zip(reversed(precision), reversed(shape), strict=False)
+    if len(precision) > len(shape) or any(own not in (1, size) for own, size in pairs):
         found = f"a precision of shape {precision} at {name!r}"
         raise ValueError(refusal(where, found, f"one that broadcasts to {shape}"))

@@ -53,6 +53,8 @@ class ColumnBuffers:
                 found = f"{what} with NaN or infinite entries"
                 advice = "Remove or replace them."
                 raise ValueError(refusal("PlainTrainer", found, "finite numbers", advice))
+        # Layers without a bias have a place for one too, which must not gather anything.
+        self.biases.fill(0.0)
         for own, place in self.pieces:
             place[...] = own
         run(

@@ -108,7 +108,8 @@ def residual_network(
     draw = generator or torch.Generator().manual_seed(0)
 
     def layer(below: int, above: int, factor: float, *, bare: bool) -> nn.Module:
-        linear = nn.utils.skip_init(nn.Linear, below, above, bias=False)
+        # Made without numbers, so that torch's own generator is not drawn from.
+        linear = nn.Linear(below, above, bias=False, device="meta").to_empty(device="cpu")
         with torch.no_grad():
             if mupc:
                 linear.weight.normal_(generator=draw)

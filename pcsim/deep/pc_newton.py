@@ -103,9 +103,7 @@ class GaussNewton:
             yield Visit(states, float(energies.sum()))
 
 
-def adapt(
-    damping: Tensor, rise: Tensor, gain: Tensor, better: Tensor
-) -> tuple[Tensor, Tensor]:
+def adapt(damping: Tensor, rise: Tensor, gain: Tensor, better: Tensor) -> tuple[Tensor, Tensor]:
     """Return the next damping and its next rise, from how much of the gain came (Nielsen 1999)."""
     calm = torch.clamp(1 - (2 * gain - 1) ** 3, 1 / 3, 2.0)
     lower = torch.clamp(damping * calm, min=1e-7)
@@ -211,12 +209,11 @@ class Exact:
                 refusal("Exact", found, f"at most {self.max_units}", "Use GaussNewton.")
             )
         matrix = bend(problem, layout, errors[:1])
-        try:
-            factor = torch.linalg.cholesky(matrix)
-        except torch.linalg.LinAlgError:
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if failed:
             found = "an energy without a single lowest point"
             advice = "Give free inputs a prior, or hold more."
-            raise ValueError(refusal("Exact", found, "a positive curvature", advice)) from None
+            raise ValueError(refusal("Exact", found, "a positive curvature", advice))
         errors = errors - torch.cholesky_solve(gradient.T, factor).T
         left, _ = quadratic(problem, layout, errors)
         if not bool(left.norm() <= self.tol * gradient.norm() + 1e-30):
@@ -245,7 +242,10 @@ def bend(problem: Problem, layout: Layout, errors: Tensor) -> Tensor:
     )
     _, product = quadratic(wide, layout, errors.expand(n, n).contiguous())
     matrix = product(torch.eye(n, dtype=errors.dtype, device=errors.device))
-    return 0.5 * (matrix + matrix.T)
+    # Held units of a mask have no slope and no curvature: they stay with any.
+    inert = {name: errors.new_zeros(1, *shape[1:]) for name, shape in layout.shapes.items()}
+    inert.update({k: mask[:1].to(errors) for k, (_, mask) in problem.masked.items()})
+    return 0.5 * (matrix + matrix.T) + torch.diag(layout.join(inert)[0])
 
 
 def check_masks(problem: Problem) -> None:

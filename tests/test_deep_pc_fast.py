@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -39,7 +40,8 @@ def plain(rng, act=nn.Tanh, sizes=(8, 6, 5, 3)):
     net = nn.Sequential(*layers).double()
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter.copy_(0.3 * tensor(rng, *parameter.shape))
+            scale = 0.8 / np.sqrt(parameter.shape[-1])
+            parameter.copy_(scale * tensor(rng, *parameter.shape))
     return net
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pcsim.deep.pc_clamp import Problem
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
-from pcsim.deep.pc_network import Node, PCNetwork, States
+from pcsim.deep.pc_network import Node, PCNetwork
 
 __all__ = ["Chain", "FusedLoop", "Link", "chain_of"]
 
@@ -195,13 +195,16 @@ class FusedLoop:
             if level < last:
                 self.states[level + 1].copy_(self.predicted[level + 1])
 
-    def start(self, states: States) -> None:
-        """Begin at given states."""
+    def start(self, problem: Problem) -> None:
+        """Begin where a problem starts, with its memory of the first prediction."""
         names = self.chain.names
-        self.states[0], self.states[-1] = states[names[0]], states[names[-1]]
-        for level, name in enumerate(names[1:-1], 1):
-            self.states[level].copy_(states[name])
-        self.predict(0)
+        for level, name in enumerate(names):
+            if 0 < level < len(names) - 1:
+                self.states[level].copy_(problem.start[name])
+            else:
+                self.states[level] = problem.start[name]
+        apply_to(self.chain.links[0].before, self.states[0], self.rates[0])
+        self.predicted[1].copy_(problem.constant[names[1]])
 
     def predict(self, level: int) -> None:
         """Refresh the prediction of the node above `level`."""
@@ -261,20 +264,19 @@ class FusedLoop:
         top = len(self.chain.links)
         free = self.free_errors()
         for _ in range(n_steps):
-            self.unfold(free)
             signal = self.correct(top)
             for level in range(top - 1, 0, -1):
                 signal = self.pull(level, signal)
                 share = steps[level - 1] / self.chain.precisions[level - 1]
                 free[level].mul_(1.0 - steps[level - 1]).add_(signal, alpha=share)
-        self.unfold(free)
+            self.unfold(free)
 
     def free_errors(self) -> list[Tensor]:
         """Errors of the present states, level by level; ends are not used."""
         found = [self.errors[0]]
         for level in range(1, len(self.chain.links)):
-            self.predict(level)
             found.append(self.states[level] - self.predicted[level])
+            self.predict(level)
         return [*found, self.errors[-1]]
 
     def unfold(self, free: list[Tensor]) -> None:

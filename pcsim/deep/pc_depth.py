@@ -1,4 +1,4 @@
-"""Very deep predictive-coding networks: residual links and the parameterisation that keeps scale."""
+"""Very deep predictive-coding networks: residual links, and a parameterisation that keeps scale."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class GradientDescent:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamDescent:
-    r"""Activities follow Adam's running means of slope and squared slope, from zero at each call."""
+    """Activities follow Adam: running means of slope and its square, from zero at each call."""
 
     n_steps: int = 20
     step: float | Mapping[str, float] = 0.01

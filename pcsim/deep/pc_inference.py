@@ -119,7 +119,7 @@ def settle_fused(problem: Problem, method: GradientDescent | ErrorOptimisation) 
     loop = FusedLoop(chain, problem.start[chain.names[0]])
     steps = list(steps_of(type(method).__name__, method.step, problem.free).values())
     with torch.no_grad():
-        loop.start(problem.start)
+        loop.start(problem)
         loop.run(method.n_steps, steps, in_errors=isinstance(method, ErrorOptimisation))
     return dict(zip(chain.names, loop.states, strict=True))
 

@@ -93,14 +93,19 @@ class GaussNewton:
                 return
             step = conjugate(gradient, product, damping, self.n_products)
             trial = energy_at(problem, layout, errors + step)
-            better = trial < energies
+            # Where energies are equal to rounding, a step is as good as its model says.
+            level = (trial - energies).abs() <= 8 * torch.finfo(trial.dtype).eps * energies.abs()
+            better = (trial < energies) | level
             expected = 0.5 * (step * (damping[:, None] * step - gradient)).sum(1)
-            damping, rise = adapt(damping, rise, (energies - trial) / expected, better)
+            gain = torch.where(level, 1.0, (energies - trial) / expected)
+            damping, rise = adapt(damping, rise, gain, better)
             errors = torch.where(better[:, None], errors + step, errors)
             energies = torch.where(better, trial, energies)
             with torch.no_grad():
                 states, _ = unfold(problem, layout.split(errors))
             yield Visit(states, float(energies.sum()))
+            if bool(level.all()):
+                return
 
 
 def adapt(damping: Tensor, rise: Tensor, gain: Tensor, better: Tensor) -> tuple[Tensor, Tensor]:

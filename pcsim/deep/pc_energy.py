@@ -1,0 +1,181 @@
+"""Energies of predictive-coding nodes: how badly a prediction fits an activity, in nats.
+
+Every energy is a negative log density of the activity `state` given its `prediction`, per example,
+without the terms that depend on neither of them nor on a parameter.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pcsim.messages import check_number, refusal
+
+__all__ = ["BinaryCrossEntropy", "CrossEntropy", "Energy", "SquaredError"]
+
+
+class Energy(Protocol):
+    """What a node asks of its energy; states and predictions are (batch, ...)."""
+
+    quadratic: bool
+    """Whether the node may be free: only then has it a lowest point in its own state."""
+
+    def __call__(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return the energy of every example, (batch,)."""
+
+    def weighted_error(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return minus the derivative by the prediction."""
+
+    def curvature(self, direction: Tensor, prediction: Tensor) -> Tensor:
+        """Return the second derivative by the prediction, times a direction."""
+
+    def mean(self, prediction: Tensor) -> Tensor:
+        """Return the activity that is expected."""
+
+
+@final
+class SquaredError(nn.Module):
+    r"""Gaussian density with precision :math:`\Pi`: one number, or one a unit; learned if asked.
+
+    .. math:: F = \tfrac12 \sum_i \left(\Pi_i \varepsilon_i^2 - \log \Pi_i\right), \qquad
+        \xi = \Pi\varepsilon, \qquad
+        \frac{\partial F}{\partial \log\Pi_i} = \tfrac12\left(\Pi_i\varepsilon_i^2 - 1\right)
+
+    The constant :math:`\tfrac12\log 2\pi` a unit is left out, so that at precision 1 this is the
+    energy that the field prints. Learned precisions are stored as `log_precision`.
+
+    Parameters
+    ----------
+    precision
+        One number, or a tensor that broadcasts to the shape of one example.
+    learnable
+        Whether the precision is a parameter.
+
+    Examples
+    --------
+    >>> error = SquaredError(4.0)
+    >>> error.weighted_error(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+    tensor([[8.]])
+    """
+
+    quadratic = True
+    log_precision: Tensor
+
+    def __init__(self, precision: float | Tensor = 1.0, *, learnable: bool = False) -> None:
+        super().__init__()
+        if not isinstance(precision, Tensor):
+            number = check_number("SquaredError", "precision", precision, positive=True)
+            # One number in double precision keeps the type of what it multiplies.
+            precision = torch.tensor(number, dtype=None if learnable else torch.float64)
+        elif not (torch.isfinite(precision) & (precision > 0)).all():
+            found = f"precision down to {precision.min().item():.6g}"
+            advice = "Make every precision positive."
+            raise ValueError(refusal("SquaredError", found, "finite numbers above 0", advice))
+        log_precision = precision.detach().clone().log()
+        if learnable:
+            self.log_precision = nn.Parameter(log_precision)
+        else:
+            self.register_buffer("log_precision", log_precision)
+        self.plain = not learnable and precision.ndim == 0 and float(precision) == 1.0
+
+    @property
+    def precision(self) -> Tensor:
+        """The precision, broadcasting to one example."""
+        return self.log_precision.exp()
+
+    def forward(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return the energy of every example, (batch,)."""
+        error = state - prediction
+        if self.plain:
+            return 0.5 * error.square().flatten(1).sum(1)
+        terms = self.precision * error.square() - self.log_precision
+        return 0.5 * terms.flatten(1).sum(1)
+
+    def weighted_error(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return precision times error."""
+        error = state - prediction
+        return error if self.plain else self.precision * error
+
+    def curvature(self, direction: Tensor, prediction: Tensor) -> Tensor:
+        """Return precision times direction."""
+        return direction if self.plain else self.precision * direction
+
+    def mean(self, prediction: Tensor) -> Tensor:
+        """Return the prediction itself."""
+        return prediction
+
+
+@final
+class CrossEntropy(nn.Module):
+    r"""Categorical density; the prediction are logits, the state a distribution over dimension 1.
+
+    .. math:: F = -w \sum_i z_i \log \mathrm{softmax}(p)_i, \qquad
+        \xi = w\left(z - \mathrm{softmax}(p) \textstyle\sum_i z_i\right)
+
+    Examples
+    --------
+    >>> target = torch.tensor([[0.0, 1.0]])
+    >>> CrossEntropy(0.7).weighted_error(target, torch.zeros(1, 2))
+    tensor([[-0.3500,  0.3500]])
+    """
+
+    quadratic = False
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = check_number("CrossEntropy", "weight", weight, positive=True)
+
+    def forward(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return the energy of every example, (batch,)."""
+        terms = state * functional.log_softmax(prediction, dim=1)
+        return -self.weight * terms.flatten(1).sum(1)
+
+    def weighted_error(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return target minus softmax, times the weight."""
+        total = state.sum(1, keepdim=True)
+        return self.weight * (state - functional.softmax(prediction, dim=1) * total)
+
+    def curvature(self, direction: Tensor, prediction: Tensor) -> Tensor:
+        """Return the covariance of one draw, times a direction."""
+        share = functional.softmax(prediction, dim=1)
+        return self.weight * share * (direction - (share * direction).sum(1, keepdim=True))
+
+    def mean(self, prediction: Tensor) -> Tensor:
+        """Return the softmax of the logits."""
+        return functional.softmax(prediction, dim=1)
+
+
+@final
+class BinaryCrossEntropy(nn.Module):
+    r"""Bernoulli density of every unit; the prediction are logits.
+
+    .. math:: F = w \sum_i \left(\log(1 + e^{p_i}) - z_i p_i\right), \qquad
+        \xi = w\,(z - \mathrm{sigmoid}(p))
+    """
+
+    quadratic = False
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = check_number("BinaryCrossEntropy", "weight", weight, positive=True)
+
+    def forward(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return the energy of every example, (batch,)."""
+        terms = functional.softplus(prediction) - state * prediction
+        return self.weight * terms.flatten(1).sum(1)
+
+    def weighted_error(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return state minus probability, times the weight."""
+        return self.weight * (state - prediction.sigmoid())
+
+    def curvature(self, direction: Tensor, prediction: Tensor) -> Tensor:
+        """Return the variance of one draw, times a direction."""
+        probability = prediction.sigmoid()
+        return self.weight * probability * (1 - probability) * direction
+
+    def mean(self, prediction: Tensor) -> Tensor:
+        """Return the probabilities."""
+        return prediction.sigmoid()

@@ -1,0 +1,142 @@
+"""One call that settles a predictive-coding network, by whichever method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pcsim.deep.pc_chain import FusedLoop, chain_of, is_supervised
+from pcsim.deep.pc_clamp import Clamp, Masked, Problem, pose
+from pcsim.deep.pc_descent import AdamDescent, GradientDescent, Visit, steps_of
+from pcsim.deep.pc_errors import ErrorOptimisation
+from pcsim.deep.pc_network import PCNetwork, States
+from pcsim.messages import refusal
+
+__all__ = [
+    "AdamDescent",
+    "ErrorOptimisation",
+    "GradientDescent",
+    "Inference",
+    "Masked",
+    "Settled",
+    "infer",
+]
+
+
+class Inference(Protocol):
+    """A way to settle: it yields where it passes, its start first and its result last."""
+
+    def visits(self, problem: Problem, *, learning: bool = False) -> Iterator[Visit]:
+        """Yield the start and every step; with `learning` weights may change in between."""
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """Where inference ended."""
+
+    states: States
+    """Every node, held and idle ones too, (batch, ...)."""
+    energy: Tensor
+    """(batch,), at these states, nats."""
+    n_steps: int
+    """Steps taken."""
+    trace: tuple[float, ...] = ()
+    """Energy of the batch at the start and after every step, if recorded."""
+
+
+def infer(
+    network: PCNetwork,
+    clamp: Clamp,
+    method: Inference | None = None,
+    *,
+    initial: Mapping[str, Tensor] | None = None,
+    record: bool = False,
+) -> Settled:
+    """Settle a network: move what is free to where the energy of its example is low.
+
+    Parameters
+    ----------
+    network
+        The network; neither its parameters nor their gradients are touched.
+    clamp
+        Node -> activity (batch, ...) to hold it at, or `Masked` to hold some units.
+    method
+        `GradientDescent` with its defaults if not given.
+    initial
+        Where free nodes start. Otherwise each starts at the prediction of its parents, from the
+        inputs on (the feedforward start); free inputs without a prior need an entry.
+    record
+        Whether to keep the energy of every step. Without it, plain steps on a chain of linear
+        layers run in place, several times as fast.
+
+    Returns
+    -------
+    Settled
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the clamp, the start or the method do not fit the network.
+    RuntimeError
+        If the energy is not finite at the end.
+
+    Examples
+    --------
+    >>> from pcsim.deep.pc_trace import predictive_coding
+    >>> network = predictive_coding(torch.nn.Sequential(torch.nn.Linear(4, 2)))
+    >>> x, y = torch.ones(3, 4), torch.zeros(3, 2)
+    >>> bool((infer(network, {"input": x, "output": y}).energy > 0).all())
+    True
+    """
+    problem = pose(network, clamp, initial)
+    method = method or GradientDescent()
+    if not record and isinstance(method, GradientDescent | ErrorOptimisation) and method.is_plain:
+        found = settle_fused(problem, method)
+        if found is not None:
+            return conclude(problem, found, method.n_steps, method)
+    return settle(problem, method, record=record)
+
+
+def settle(problem: Problem, method: Inference, *, record: bool) -> Settled:
+    """Run a method on a problem that is laid out."""
+    trace = []
+    states: States = problem.start
+    for visit in method.visits(problem):
+        trace.append(visit.energy)
+        states = visit.states
+    return conclude(problem, states, len(trace) - 1, method, tuple(trace) if record else ())
+
+
+def settle_fused(problem: Problem, method: GradientDescent | ErrorOptimisation) -> States | None:
+    """Return where plain steps on a chain end, or None where they cannot be taken in place."""
+    chain = chain_of(problem.network)
+    if chain is None or not is_supervised(problem, chain):
+        return None
+    loop = FusedLoop(chain, problem.start[chain.names[0]])
+    steps = list(steps_of(type(method).__name__, method.step, problem.free).values())
+    with torch.no_grad():
+        loop.start(problem)
+        loop.run(method.n_steps, steps, in_errors=isinstance(method, ErrorOptimisation))
+    return dict(zip(chain.names, loop.states, strict=True))
+
+
+def conclude(
+    problem: Problem,
+    states: States,
+    n_steps: int,
+    method: object,
+    trace: tuple[float, ...] = (),
+) -> Settled:
+    """Return the result, or refuse one that has diverged."""
+    everything = problem.finish(states)
+    with torch.no_grad():
+        energy = problem.energy(everything)
+    if not torch.isfinite(energy).all():
+        found = f"an energy that is not finite after {n_steps} steps of {type(method).__name__}"
+        advice = "Lower the step, or use GaussNewton."
+        raise RuntimeError(refusal("infer", found, "inference that settles", advice))
+    return Settled(everything, energy, n_steps, trace)

@@ -1,0 +1,261 @@
+"""Turn a torch module into a predictive-coding network: cut its graph where activities live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from pcsim.deep.pc_energy import Energy, SquaredError
+from pcsim.deep.pc_network import Node, PCNetwork
+from pcsim.messages import check_choice, refusal, unknown_name
+
+__all__ = ["predictive_coding"]
+
+CUTS = ("after_activation", "before_activation")
+map_arg: Any = fx.node.map_arg
+WEIGHTED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
+UNFIT = (nn.modules.batchnorm._BatchNorm,)
+
+
+def predictive_coding(
+    module: nn.Module,
+    *,
+    cut: str | Sequence[str] = "after_activation",
+    energies: Mapping[str, Energy] | None = None,
+    output: Energy | None = None,
+) -> PCNetwork:
+    """Return the predictive-coding network of a module; its parameters are shared, not copied.
+
+    The module is traced symbolically, so its `forward` may contain residual links, branches and any
+    operation on tensors, but no decision that depends on the data. Its feedforward pass stays what
+    it was: `predictive_coding(module)(x)` equals `module(x)`.
+
+    Parameters
+    ----------
+    module
+        A `nn.Sequential` or any module that `torch.fx` can trace.
+    cut
+        Where activities live. ``"after_activation"``: what enters a layer with weights, so that the
+        prediction is g(W z + b). ``"before_activation"``: what leaves one (after a residual sum),
+        so that the prediction is W g(z) + b. Or the names of the values to cut at, as in
+        ``torch.fx``: of submodules, or of the traced values. The outputs are always cut.
+    energies
+        Node -> energy, where it is not the plain squared error.
+    output
+        Energy of the output, as a shorthand for ``energies={"output": ...}``.
+
+    Returns
+    -------
+    PCNetwork
+        With inputs named as the arguments of `forward`, and the output named ``"output"`` (several:
+        ``"output_0"`` and so on).
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    >>> predictive_coding(net).names
+    ('input', '_1', 'output')
+    >>> predictive_coding(net, cut="before_activation").names
+    ('input', '_0', 'output')
+    """
+    where = "predictive_coding"
+    refuse_unfit(where, module)
+    graph = trace(where, module)
+    outputs = output_values(graph)
+    chosen = cut_values(where, module, graph, cut) | dict.fromkeys(outputs)
+    called = {v: str(v.target) if v.op == "placeholder" else v.name for v in graph.nodes}
+    for number, value in enumerate(outputs):
+        called[value] = "output" if len(outputs) == 1 else f"output_{number}"
+    own = dict(energies or {})
+    if output is not None:
+        own.update({called[value]: output for value in outputs})
+    inputs = [called[value] for value in graph.nodes if value.op == "placeholder"]
+    nodes = []
+    for value in graph.nodes:
+        if value in chosen and value.op != "placeholder":
+            piece, parents = subgraph(module, value, chosen)
+            energy = own.pop(called[value], None) or SquaredError()
+            nodes.append(Node(called[value], tuple(called[p] for p in parents), piece, energy))
+    if own:
+        raise unknown_name(where, "node", next(iter(own)), [node.name for node in nodes])
+    return PCNetwork(inputs, nodes, body=module, outputs=[called[value] for value in outputs])
+
+
+def refuse_unfit(where: str, module: nn.Module) -> None:
+    """Refuse layers that tie the examples of a batch together or draw at random."""
+    for name, part in module.named_modules():
+        if isinstance(part, UNFIT):
+            found = f"{type(part).__name__} at {name!r}, which ties the examples of a batch"
+            advice = "Take nn.GroupNorm or nn.LayerNorm."
+            raise ValueError(refusal(where, found, "layers that treat examples alone", advice))
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
+            found = f"{type(part).__name__} at {name!r}, whose predictions change at every step"
+            raise ValueError(refusal(where, found, "deterministic layers", "Remove it."))
+
+
+def trace(where: str, module: nn.Module) -> fx.Graph:
+    """Return the graph of a module's forward pass."""
+    try:
+        graph = fx.Tracer().trace(module)
+    except (fx.proxy.TraceError, TypeError, NameError, RuntimeError) as error:
+        found = f"{type(module).__name__}, which torch.fx cannot trace ({error})"
+        advice = "Describe the graph yourself: PCNetwork(inputs, nodes)."
+        raise ValueError(
+            refusal(where, found, "a module without branches on data", advice)
+        ) from None
+    return graph
+
+
+def output_values(graph: fx.Graph) -> list[fx.Node]:
+    """Return the values that the module returns, each once."""
+    found: dict[fx.Node, None] = {}
+    for value in graph.nodes:
+        if value.op == "output":
+            found.update(dict.fromkeys(value.all_input_nodes))
+    return list(found)
+
+
+def cut_values(
+    where: str, module: nn.Module, graph: fx.Graph, cut: str | Sequence[str]
+) -> dict[fx.Node, None]:
+    """Return the values that become activities."""
+    inputs = {value: None for value in graph.nodes if value.op == "placeholder"}
+    if not isinstance(cut, str):
+        return inputs | named_values(where, graph, cut)
+    rule = check_choice(where, "cut", cut, CUTS)
+    layers = [
+        value
+        for value in graph.nodes
+        if value.op == "call_module" and isinstance(module.get_submodule(value.target), WEIGHTED)
+    ]
+    if rule == "after_activation":
+        sources = [source for layer in layers for source in layer.all_input_nodes]
+        return inputs | {source: None for source in sources if source.op != "get_attr"}
+    return inputs | {after_sums(layer): None for layer in layers}
+
+
+def after_sums(value: fx.Node) -> fx.Node:
+    """Follow a value into the residual sum that alone uses it."""
+    while len(value.users) == 1:
+        (user,) = value.users
+        name = getattr(user.target, "__name__", user.target)
+        if name not in ("add", "iadd", "add_") or len(user.all_input_nodes) < 2:
+            break
+        value = user
+    return value
+
+
+def named_values(where: str, graph: fx.Graph, names: Sequence[str]) -> dict[fx.Node, None]:
+    """Return the values of these names: of submodules (at their last call) or of the trace."""
+    known: dict[str, fx.Node] = {}
+    for value in graph.nodes:
+        if value.op == "call_module":
+            known[str(value.target)] = value
+        if value.op != "output":
+            known[value.name] = value
+    for name in names:
+        if name not in known:
+            raise unknown_name(where, "cut", name, known)
+    return {known[name]: None for name in names}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a subgraph; arguments name earlier results as `Result`."""
+
+    result: str
+    kind: str
+    target: Any
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The place of an earlier result among arguments."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Subgraph:
+    """The operations between some activities and one prediction, run one after another."""
+
+    body: nn.Module
+    parents: tuple[str, ...]
+    operations: tuple[Operation, ...]
+
+    def __call__(self, *activities: Tensor) -> Tensor:
+        """Return the prediction."""
+        known: dict[str, Any] = dict(zip(self.parents, activities, strict=True))
+        value: Any = None
+        for step in self.operations:
+            arguments = fill(step.arguments, known)
+            keywords = fill(step.keywords, known) if step.keywords else {}
+            if step.kind == "call_module":
+                value = self.body.get_submodule(step.target)(*arguments, **keywords)
+            elif step.kind == "call_function":
+                value = step.target(*arguments, **keywords)
+            elif step.kind == "call_method":
+                value = getattr(arguments[0], step.target)(*arguments[1:], **keywords)
+            else:
+                value = attrgetter(step.target)(self.body)
+            known[step.result] = value
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                refusal("Subgraph", f"a {type(value).__name__}", "a tensor as activity")
+            )
+        return value
+
+    def layers(self) -> list[nn.Module]:
+        """Return the modules that take part, in order."""
+        calls = [step for step in self.operations if step.kind == "call_module"]
+        return [self.body.get_submodule(step.target) for step in calls]
+
+
+def fill(value: Any, known: Mapping[str, Any]) -> Any:
+    """Put results in their places, through tuples, lists, dictionaries and slices."""
+    if isinstance(value, Result):
+        return known[value.name]
+    if isinstance(value, tuple):
+        return tuple(fill(part, known) for part in value)
+    if isinstance(value, list):
+        return [fill(part, known) for part in value]
+    if isinstance(value, dict):
+        return {key: fill(part, known) for key, part in value.items()}
+    if isinstance(value, slice):
+        return slice(*(fill(part, known) for part in (value.start, value.stop, value.step)))
+    return value
+
+
+def subgraph(
+    module: nn.Module, value: fx.Node, cuts: Mapping[fx.Node, None]
+) -> tuple[Subgraph, list[fx.Node]]:
+    """Return what computes `value` from the nearest activities, and those activities."""
+    parents: dict[fx.Node, None] = {}
+    inner: dict[fx.Node, None] = {}
+
+    def visit(one: fx.Node) -> None:
+        for source in one.all_input_nodes:
+            if source in cuts:
+                parents[source] = None
+            elif source not in inner:
+                visit(source)
+                inner[source] = None
+
+    visit(value)
+    operations = tuple(
+        Operation(
+            one.name,
+            one.op,
+            one.target,
+            map_arg(tuple(one.args), lambda n: Result(n.name)),
+            map_arg(dict(one.kwargs), lambda n: Result(n.name)),
+        )
+        for one in [*inner, value]
+    )
+    return Subgraph(module, tuple(parent.name for parent in parents), operations), list(parents)

@@ -1,0 +1,1 @@
+"""Deep models on torch: the only rooms besides `pcsim.control` that import it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,11 +10,11 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from pcsim.deep.latent_gaussian import LatentGaussian
 
-__all__ = ["Draw", "Posterior"]
+__all__ = ["Draw", "Posterior", "bottom_first", "interleaved", "leaves", "prior_chain"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,3 +60,37 @@ class Posterior(Protocol):
 def leaves(parameters: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Cut tensors from their graph and let them ask for a gradient."""
     return tuple(p.detach().clone().requires_grad_() for p in parameters)
+
+
+def bottom_first(
+    z: list[Tensor],
+    log_q: list[Tensor],
+    log_p: list[Tensor],
+    kl: Sequence[Tensor | None],
+    score: Tensor | None = None,
+) -> Draw:
+    """Make a draw of lists that were filled from the top; the score is log q unless given."""
+    score = torch.stack(log_q).sum(0) if score is None else score
+    closed = [None if k is None else k.reshape(-1, k.shape[-1]) for k in kl]
+    return Draw(z[::-1], log_q[::-1], log_p[::-1], closed[::-1], score)
+
+
+def interleaved(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Order two parameters a level as first_1, second_1, first_2, second_2, ..."""
+    return tuple(p for pair in zip(first, second, strict=True) for p in pair)
+
+
+def prior_chain(
+    model: LatentGaussian, n_examples: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Means and log variances of the prior, each level given the means above it, (B, n_l)."""
+    mean, log_variance = [], []
+    above: Tensor | None = None
+    with torch.no_grad():
+        for level in range(len(model.n_z), 0, -1):
+            here, spread = model.prior(level, above)
+            shape = (n_examples, model.n_z[level - 1])
+            above = here.expand(shape).clone()
+            mean.append(above)
+            log_variance.append(spread.expand(shape).clone())
+    return tuple(mean[::-1]), tuple(log_variance[::-1])

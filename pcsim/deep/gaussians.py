@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pcsim.messages import refusal
 
-__all__ = ["LOG_VARIANCE_LIMIT", "bounded", "divergence", "log_density", "noise"]
+__all__ = ["LOG_VARIANCE_LIMIT", "bounded", "divergence", "log_density", "noise", "required"]
 
 LOG_VARIANCE_LIMIT = 15.0
 """Log variances of latents stay within plus and minus this."""
@@ -38,7 +38,15 @@ def divergence(mean_q: Tensor, log_q: Tensor, mean_p: Tensor, log_p: Tensor) -> 
 
 def noise(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw standard normal numbers of one shape, of the dtype and on the device of `like`."""
+    drawn = torch.randn(
+        tuple(shape), generator=required(generator), dtype=like.dtype, device=like.device
+    )
+    return drawn
+
+
+def required(generator: torch.Generator | None) -> torch.Generator:
+    """Return the generator, or refuse to draw from the global state."""
     if generator is None:
         advice = "Pass generator=torch.Generator().manual_seed(seed)."
         raise ValueError(refusal("sample", "no generator", "a torch.Generator", advice))
-    return torch.randn(tuple(shape), generator=generator, dtype=like.dtype, device=like.device)
+    return generator

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from pcsim.messages import check_choice, check_integer, refusal
 
@@ -22,15 +23,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 LINKS = ("plain", "highway", "concat")
-NORMALIZATIONS = ("batch", "layer")
 
 
 class FullyConnected(nn.Module):
     r"""A stack of fully connected layers :math:`a(N(Wh + b))`.
 
-    Links between layers: ``plain``; ``highway``, :math:`g \odot h + (1 - g) \odot a(N(Wh + b))` with
-    :math:`g = \sigma(Vh + c)`, where a layer keeps the width (plain where it does not); ``concat``,
-    each layer's output beside its input.
+    Links between layers: ``plain``; ``highway``, :math:`g \odot h + (1 - g) \odot a(N(Wh + b))`
+    with :math:`g = \sigma(Vh + c)`, where a layer keeps the width (plain where it does not);
+    ``concat``, each layer's output beside its input.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ class FullyConnected(nn.Module):
     activation
         A name of `ACTIVATIONS`.
     link, normalization
-        See above; normalization over the batch, over the features of a layer, or none.
+        See above; :math:`N` is "batch", "layer" or None.
     generator
-        Randomness of the initial weights (Glorot uniform; biases are zero).
+        Randomness of the weights (Glorot uniform; biases are zero). Without, seed 0 is taken.
     """
 
     n_in: int
@@ -62,6 +62,7 @@ class FullyConnected(nn.Module):
     ) -> None:
         super().__init__()
         where = "FullyConnected"
+        generator = generator or torch.Generator().manual_seed(0)
         self.n_in = check_integer(where, "n_in", n_in, low=1)
         self.link = check_choice(where, "link", link, LINKS)
         self.activation = check_choice(where, "activation", activation, ACTIVATIONS)
@@ -70,21 +71,21 @@ class FullyConnected(nn.Module):
         for width in widths:
             width = check_integer(where, "width", width, low=1)
             gated = link == "highway" and width == size
-            self.linears.append(glorot(nn.Linear(size, width), generator))
-            self.gates.append(glorot(nn.Linear(size, width), generator) if gated else nn.Identity())
-            self.norms.append(_normalization(where, normalization, width))
+            self.linears.append(linear(size, width, generator))
+            self.gates.append(linear(size, width, generator) if gated else nn.Identity())
+            self.norms.append(normalizer(where, normalization, width))
             size = size + width if link == "concat" else width
         self.n_out = size
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., n_in) to features (..., n_out)."""
         if x.shape[-1] != self.n_in:
-            found, expected = f"x of shape {tuple(x.shape)}", f"(..., {self.n_in})"
+            found, expected = f"x of shape {tuple(x.shape)}", f"shape (..., {self.n_in})"
             raise ValueError(refusal("FullyConnected", found, expected, "Check n_in."))
         h = x.reshape(-1, self.n_in)
         activation = ACTIVATIONS[self.activation]
-        for linear, gate, norm in zip(self.linears, self.gates, self.norms, strict=True):
-            new = activation(norm(linear(h)))
+        for layer, gate, norm in zip(self.linears, self.gates, self.norms, strict=True):
+            new = activation(norm(layer(h)))
             if self.link == "concat":
                 h = torch.cat([h, new], -1)
             elif isinstance(gate, nn.Linear):
@@ -93,28 +94,28 @@ class FullyConnected(nn.Module):
                 h = new
         return h.reshape(*x.shape[:-1], self.n_out)
 
-    def head(self, n_out: int, n_heads: int, generator: torch.Generator | None = None) -> nn.Module:
-        """Return a linear map from the features to `n_heads` vectors of `n_out`, one after another."""
-        return glorot(nn.Linear(self.n_out, n_heads * n_out), generator)
+    def head(self, n_out: int, n_heads: int, generator: torch.Generator) -> nn.Module:
+        """Return a linear map from the features to `n_heads` vectors of `n_out`, in a row."""
+        return linear(self.n_out, n_heads * n_out, generator)
 
 
-def glorot(layer: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
-    """Set the weights of a linear or convolutional layer to Glorot uniform, its biases to zero.
-
-    Without a generator the layer is seeded by its shape, never by the global state.
-    """
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor)
-    if generator is None:
-        generator = torch.Generator(weight.device).manual_seed(sum(weight.shape))
-    nn.init.xavier_uniform_(weight, generator=generator)
-    if isinstance(bias, Tensor):
-        nn.init.zeros_(bias)
+def linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
+    """Return a linear layer with Glorot weights and zero biases."""
+    layer: nn.Linear = skip_init(nn.Linear, n_in, n_out)  # the default draws from the global state
+    glorot(layer, generator)
     return layer
 
 
-def _normalization(where: str, kind: str | None, width: int) -> nn.Module:
+def glorot(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, generator: torch.Generator) -> None:
+    """Set a layer's weights to Glorot uniform and its biases to zero, in place."""
+    nn.init.xavier_uniform_(layer.weight, generator=generator)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def normalizer(where: str, kind: str | None, width: int) -> nn.Module:
+    """Return batch or layer normalization of vectors, or nothing at all."""
     if kind is None:
         return nn.Identity()
-    check_choice(where, "normalization", kind, NORMALIZATIONS)
+    check_choice(where, "normalization", kind, ("batch", "layer"))
     return nn.BatchNorm1d(width) if kind == "batch" else nn.LayerNorm(width)

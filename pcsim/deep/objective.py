@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pcsim.deep.draw import Draw
-from pcsim.messages import check_choice, check_number
+from pcsim.messages import check_choice, check_integer, check_number
 
-__all__ = ["FreeEnergy", "Objective", "Terms"]
+__all__ = ["PLAIN", "Annealing", "FreeEnergy", "KLConstraint", "Objective", "Terms"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,3 +84,71 @@ class Objective:
         kl = self.divergences(terms.draw)
         paid = (kl.mean(0) >= self.free_bits).to(kl) if self.free_bits else torch.ones_like(kl[0])
         return -terms.log_likelihood + self.kl_weight * (paid.detach() * kl).sum(-1)
+
+
+PLAIN = Objective()
+"""The free energy itself, nothing weighted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annealing:
+    """A weight of the divergence that rises linearly over `n_steps`, then stays.
+
+    Examples
+    --------
+    >>> [Annealing(n_steps=4).weight(step) for step in (0, 1, 4, 9)]
+    [0.0, 0.25, 1.0, 1.0]
+    """
+
+    n_steps: int
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_integer("Annealing", "n_steps", self.n_steps, low=1)
+        check_number("Annealing", "start", self.start, low=0.0)
+        check_number("Annealing", "end", self.end, low=0.0)
+
+    def weight(self, step: int) -> float:
+        """Return the weight at a step, counted from 0."""
+        done = min(step / self.n_steps, 1.0)
+        return self.start + (self.end - self.start) * done
+
+    def objective(self, step: int, plain: Objective = PLAIN) -> Objective:
+        """Return the objective of a step."""
+        return replace(plain, kl_weight=self.weight(step))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KLConstraint:
+    r"""Hold the divergence at a target by a Lagrange multiplier.
+
+    Minimises the reconstruction subject to :math:`KL \le C`: the divergence weighs
+    :math:`\beta = e^\lambda`, and :math:`\lambda` ascends the dual after each step,
+    :math:`\lambda \leftarrow \lambda + \eta (KL - C)`.
+
+    References
+    ----------
+    Rezende and Viola (2018), https://arxiv.org/abs/1810.00597
+    """
+
+    target: float
+    """Nats an example, over all levels."""
+    rate: float = 0.01
+    log_multiplier: float = 0.0
+    limit: float = 10.0
+    """The log multiplier stays within plus and minus this."""
+
+    def __post_init__(self) -> None:
+        check_number("KLConstraint", "target", self.target, low=0.0)
+        check_number("KLConstraint", "rate", self.rate, positive=True)
+
+    def objective(self, plain: Objective = PLAIN) -> Objective:
+        """Return the objective under the present multiplier."""
+        return replace(plain, kl_weight=math.exp(self.log_multiplier))
+
+    def updated(self, free_energy: FreeEnergy) -> KLConstraint:
+        """Return the constraint after a step that had this free energy."""
+        excess = float(free_energy.kl.sum(-1).mean()) - self.target
+        moved = self.log_multiplier + self.rate * excess
+        return replace(self, log_multiplier=min(max(moved, -self.limit), self.limit))

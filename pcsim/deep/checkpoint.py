@@ -1,4 +1,4 @@
-"""Checkpoints: tensors in a safetensors file, replaced in one step; loading one executes nothing."""
+"""Checkpoints: tensors in a safetensors file, replaced in one step; loading executes nothing."""
 
 from __future__ import annotations
 
@@ -143,7 +143,8 @@ def restore_optimiser(
             continue
         index, _, name = key.removeprefix(prefix).partition(".")
         number = int(index) if index.isdigit() else len(parameters)
-        if number >= len(parameters) or value.ndim and value.shape != parameters[number].shape:
+        known = number < len(parameters)
+        if not known or (value.ndim and value.shape != parameters[number].shape):
             found = f"optimiser state '{key}' of shape {tuple(value.shape)}"
             expected = f"the state of {len(parameters)} parameters"
             raise ValueError(refusal(where, found, expected, "Train in a new folder."))

@@ -88,7 +88,7 @@ class FullyConnected(nn.Module):
             new = activation(norm(layer(h)))
             if self.link == "concat":
                 h = torch.cat([h, new], -1)
-            elif isinstance(gate, nn.Linear):
+            elif not isinstance(gate, nn.Identity):
                 h = torch.lerp(new, h, torch.sigmoid(gate(h)))
             else:
                 h = new

@@ -149,6 +149,6 @@ class KLConstraint:
 
     def updated(self, free_energy: FreeEnergy) -> KLConstraint:
         """Return the constraint after a step that had this free energy."""
-        excess = float(free_energy.kl.sum(-1).mean()) - self.target
+        excess = free_energy.kl.detach().sum(-1).mean().item() - self.target
         moved = self.log_multiplier + self.rate * excess
         return replace(self, log_multiplier=min(max(moved, -self.limit), self.limit))

@@ -141,7 +141,7 @@ class TopDown:
         # The evidence's share of the joined precision, without a division that could overflow.
         share = torch.sigmoid(log_precision + log_variance_p)
         log_variance = -torch.logaddexp(log_precision, -log_variance_p)
-        return torch.lerp(mean_p.expand_as(share), evidence.expand_as(share), share), log_variance
+        return mean_p + share * (evidence - mean_p), log_variance
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,7 @@ def _from_below(
     """Return the diagonal of J^T H J at each sample and example, (S, B, n)."""
 
     def along(direction: Tensor) -> Tensor:
-        _, u = jvp(predict, (z,), (direction.expand_as(z),))
+        u: Tensor = jvp(predict, (z,), (direction.expand_as(z),))[1]
         return (u * curve(u)).sum(-1)
 
     n = z.shape[-1]

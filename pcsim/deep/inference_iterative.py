@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
-from torch.nn.utils import skip_init
 
 from pcsim.deep.draw import Posterior
 from pcsim.deep.encodings import Encoding, GradientEncoding
@@ -16,7 +15,7 @@ from pcsim.deep.inference_direct import flows_of, widths_of
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.posteriors import MeanField
-from pcsim.deep.updates import UPDATES
+from pcsim.deep.updates import UPDATES, Memory
 from pcsim.messages import check_choice, check_integer
 
 __all__ = ["Iterative"]
@@ -91,7 +90,7 @@ class Iterative(nn.Module):
             )  # fmt: skip
             size = network.n_out
             self.networks.append(network)
-            self.cells.append(recurrent_cell(size, generator) if recurrent else nn.Identity())
+            self.cells.append(Memory(size, generator) if recurrent else nn.Identity())
             updates = [rule(size, one[0].numel(), generator) for one in group]
             self.updates.append(nn.ModuleList(updates))
         self.to(groups[0][0])
@@ -164,18 +163,7 @@ class Iterative(nn.Module):
         whole = torch.cat(inputs if below is None else [*inputs, below], -1)
         features: Tensor = self.networks[level](whole)
         cell = self.cells[level]
-        if isinstance(cell, nn.GRUCell):
+        if not isinstance(cell, nn.Identity):
             carried: Tensor = cell(features, state)
             return carried
         return features
-
-
-def recurrent_cell(size: int, generator: torch.Generator) -> nn.GRUCell:
-    """Return a gated recurrent unit with Glorot uniform weights and zero biases."""
-    cell: nn.GRUCell = skip_init(nn.GRUCell, size, size)
-    for name, parameter in cell.named_parameters():
-        if name.startswith("weight"):
-            nn.init.xavier_uniform_(parameter, generator=generator)
-        else:
-            nn.init.zeros_(parameter)
-    return cell

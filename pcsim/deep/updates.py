@@ -8,7 +8,7 @@ from torch.nn.functional import softplus
 
 from pcsim.deep.networks import linear
 
-__all__ = ["UPDATES", "Additive", "Gated", "LearnedStep"]
+__all__ = ["UPDATES", "Additive", "Gated", "LearnedStep", "Memory"]
 
 FIRST_STEP = -4.0
 """Softplus of it, 0.018, is the size of a learned step before training."""
@@ -28,7 +28,8 @@ class Gated(nn.Module):
     def forward(self, features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         """Return the new value, shaped as `value` (B, size); `features` are (B, n_features)."""
         gate = torch.sigmoid(self.gate(features))
-        return gate * value + (1 - gate) * self.delta(features)
+        new: Tensor = torch.lerp(self.delta(features), value, gate)
+        return new
 
 
 class Additive(nn.Module):
@@ -61,7 +62,8 @@ class LearnedStep(nn.Module):
 
     def forward(self, features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         """Return the new value, shaped as `value` (B, size)."""
-        return value - softplus(self.size(features)) * gradient + self.delta(features)
+        change: Tensor = self.delta(features) - softplus(self.size(features)) * gradient
+        return value + change
 
 
 UPDATES: dict[str, type[Gated | Additive | LearnedStep]] = {
@@ -69,3 +71,24 @@ UPDATES: dict[str, type[Gated | Additive | LearnedStep]] = {
     "additive": Additive,
     "learned_step": LearnedStep,
 }
+
+
+class Memory(nn.Module):
+    r"""Features that remember earlier iterations (a gated recurrent unit, one gate a feature).
+
+    .. math:: h \leftarrow u\,h + (1 - u)\tanh(V f + U(r\,h)), \qquad
+        (u, r) = \operatorname{sigmoid}(A f + B h)
+    """
+
+    def __init__(self, size: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.gates = linear(2 * size, 2 * size, generator)
+        self.new = linear(2 * size, size, generator)
+
+    def forward(self, features: Tensor, state: Tensor | None) -> Tensor:
+        """Return the new state (B, size), from the features and the old one; None is zero."""
+        state = torch.zeros_like(features) if state is None else state
+        gates = torch.sigmoid(self.gates(torch.cat([features, state], -1)))
+        keep, reset = gates.chunk(2, -1)
+        new = torch.tanh(self.new(torch.cat([features, reset * state], -1)))
+        return torch.lerp(new, state, keep)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from typing import Self
+__all__ = ["Draw", "Levels", "Posterior", "bottom_first", "interleaved", "leaves", "prior_chain"]
 
-    from pcsim.deep.latent_gaussian import LatentGaussian
 
-__all__ = ["Draw", "Posterior", "bottom_first", "interleaved", "leaves", "prior_chain"]
+class Levels(Protocol):
+    """What a posterior asks of a generative model: its latents and their prior."""
+
+    @property
+    def n_z(self) -> tuple[int, ...]:
+        """Latents a level, bottom first."""
+
+    def prior(self, level: int, z_above: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of a latent level given the level above it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +54,7 @@ class Posterior(Protocol):
 
     def sample(
         self,
-        model: LatentGaussian,
+        model: Levels,
         n_samples: int,
         generator: torch.Generator | None,
         *,
@@ -80,9 +86,7 @@ def interleaved(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> tuple[
     return tuple(p for pair in zip(first, second, strict=True) for p in pair)
 
 
-def prior_chain(
-    model: LatentGaussian, n_examples: int
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def prior_chain(model: Levels, n_examples: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Means and log variances of the prior, each level given the means above it, (B, n_l)."""
     mean, log_variance = [], []
     above: Tensor | None = None

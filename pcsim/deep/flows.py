@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pcsim.deep.draw import Draw, bottom_first, interleaved, leaves, prior_chain
+from pcsim.deep.draw import Draw, Levels, bottom_first, interleaved, leaves, prior_chain
 from pcsim.deep.gaussians import bounded, log_density, noise
 from pcsim.messages import check_choice, check_integer, refusal
-
-if TYPE_CHECKING:
-    from pcsim.deep.latent_gaussian import LatentGaussian
 
 __all__ = ["KINDS", "Flow", "Flowed", "Planar"]
 
@@ -180,7 +176,7 @@ class Flowed:
     @classmethod
     def at_prior(
         cls,
-        model: LatentGaussian,
+        model: Levels,
         n_examples: int,
         flows: Sequence[nn.Module],
         context: Tensor | None = None,
@@ -206,7 +202,7 @@ class Flowed:
 
     def sample(
         self,
-        model: LatentGaussian,
+        model: Levels,
         n_samples: int,
         generator: torch.Generator | None,
         *,

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pcsim.deep.draw import Draw, bottom_first, leaves, prior_chain
+from pcsim.deep.draw import Draw, Levels, bottom_first, leaves, prior_chain
 from pcsim.deep.gaussians import LOG_VARIANCE_LIMIT, log_density, noise
-
-if TYPE_CHECKING:
-    from pcsim.deep.latent_gaussian import LatentGaussian
 
 __all__ = ["FullCovariance"]
 
@@ -34,7 +30,7 @@ class FullCovariance:
     """Latents a level, bottom first."""
 
     @classmethod
-    def at_prior(cls, model: LatentGaussian, n_examples: int) -> FullCovariance:
+    def at_prior(cls, model: Levels, n_examples: int) -> FullCovariance:
         """Start at the prior, each level given the means above, uncorrelated."""
         mean, log_variance = prior_chain(model, n_examples)
         diagonal = torch.cat(log_variance[::-1], -1) / 2
@@ -71,7 +67,7 @@ class FullCovariance:
 
     def sample(
         self,
-        model: LatentGaussian,
+        model: Levels,
         n_samples: int,
         generator: torch.Generator | None,
         *,

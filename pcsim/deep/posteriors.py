@@ -7,19 +7,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pcsim.deep.draw import Draw, Posterior, bottom_first, interleaved, leaves, prior_chain
+from pcsim.deep.draw import Draw, Levels, Posterior, bottom_first, interleaved, leaves, prior_chain
 from pcsim.deep.flows import Flowed
 from pcsim.deep.full_covariance import FullCovariance
 from pcsim.deep.gaussians import bounded, divergence, log_density, noise
 from pcsim.messages import refusal
-
-if TYPE_CHECKING:
-    from pcsim.deep.latent_gaussian import LatentGaussian
 
 __all__ = ["Draw", "Flowed", "FullCovariance", "MeanField", "Point", "Posterior", "TopDown"]
 
@@ -37,7 +33,7 @@ class MeanField:
     """(B, n_l) a level, clamped where it is used."""
 
     @classmethod
-    def at_prior(cls, model: LatentGaussian, n_examples: int) -> MeanField:
+    def at_prior(cls, model: Levels, n_examples: int) -> MeanField:
         """Start at the prior, each level given the means of the level above."""
         return cls(*prior_chain(model, n_examples))
 
@@ -53,7 +49,7 @@ class MeanField:
 
     def sample(
         self,
-        model: LatentGaussian,
+        model: Levels,
         n_samples: int,
         generator: torch.Generator | None,
         *,
@@ -98,7 +94,7 @@ class TopDown:
     """(B, n_l) a level, clamped where it is used."""
 
     @classmethod
-    def at_prior(cls, model: LatentGaussian, n_examples: int) -> TopDown:
+    def at_prior(cls, model: Levels, n_examples: int) -> TopDown:
         """Start at the prior's means, with evidence as precise as the prior."""
         mean, log_variance = prior_chain(model, n_examples)
         return cls(mean, tuple(-v for v in log_variance))
@@ -115,7 +111,7 @@ class TopDown:
 
     def sample(
         self,
-        model: LatentGaussian,
+        model: Levels,
         n_samples: int,
         generator: torch.Generator | None,
         *,
@@ -156,7 +152,7 @@ class Point:
     """(B, n_l) a level."""
 
     @classmethod
-    def at_prior(cls, model: LatentGaussian, n_examples: int) -> Point:
+    def at_prior(cls, model: Levels, n_examples: int) -> Point:
         """Start at the prior's means."""
         return cls(prior_chain(model, n_examples)[0])
 
@@ -172,7 +168,7 @@ class Point:
 
     def sample(
         self,
-        model: LatentGaussian,
+        model: Levels,
         n_samples: int,
         generator: torch.Generator | None,
         *,

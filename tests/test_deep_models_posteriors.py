@@ -14,6 +14,7 @@ from pcsim.deep.networks import FullyConnected
 from pcsim.deep.objective import Objective
 from pcsim.deep.outputs import Bernoulli, Gaussian
 from pcsim.deep.posteriors import FullCovariance, MeanField, Point, TopDown
+from pcsim.priors import SparsePrior
 
 KINDS = ["inverse_autoregressive", "planar", "coupling"]
 SIZES = (3, 2)
@@ -75,6 +76,43 @@ def test_examples_are_independent(model, generator):
         for gradient in gradients:
             assert not gradient[[0, 1, 3]].any()
             assert gradient[2].any()
+
+
+def test_centre_is_the_mean_given_the_centres_above(model, generator):
+    """Samples whose upper level sits at its centre average to the centre of the lower."""
+    n = 20_000
+    for q in families(model, 1, generator)[:3]:
+        with torch.no_grad():
+            centre = q.centre(model)
+            draw = q.sample(model, n, generator)
+        # the top level averages to its centre in every family
+        se = draw.z[1].std(0) / math.sqrt(n)
+        assert ((draw.z[1].mean(0) - centre[1]).abs() < 4 * se).all()
+        if not isinstance(q, TopDown):
+            se = draw.z[0].std(0) / math.sqrt(n)
+            assert ((draw.z[0].mean(0) - centre[0]).abs() < 4 * se).all()
+    ladder = families(model, 1, generator)[1]
+    top = torch.full_like(ladder.log_precision[1], 1e3)  # no spread above: the mean is exact
+    held = TopDown(ladder.mean, (ladder.log_precision[0], top))
+    with torch.no_grad():
+        z, centre = held.sample(model, n, generator).z[0], held.centre(model)[0]
+    # exp(-15) of variance is left at the top
+    assert ((z.mean(0) - centre).abs() < 4 * z.std(0) / math.sqrt(n) + 1e-3).all()
+
+
+def test_centre_of_a_flow_is_where_it_takes_the_mean(model, generator):
+    q = families(model, 4, generator)[-1]
+    moved_mean, _ = q.flows[0](q.mean[0])
+    assert torch.equal(q.centre(model)[0], moved_mean)
+
+
+def test_other_priors_add_their_energy(generator):
+    z, x = (normal(generator, 4, 3),), normal(generator, 4, 5)
+    plain = LatentGaussian(5, (3,), Gaussian(4.0)).double()
+    sparse = LatentGaussian(5, (3,), Gaussian(4.0), priors=[SparsePrior(0.7)]).double()
+    added = sparse.free_energy(x, Point(z)).total - plain.free_energy(x, Point(z)).total
+    expected = 0.35 * torch.log1p(z[0].square()).sum(-1)
+    torch.testing.assert_close(added, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_prior_and_start_agree(model, generator):
@@ -243,6 +281,7 @@ def test_refusals(model, refused, generator):
     assert "n_z" in refused(LatentGaussian, 5, ())
     assert "lowest first" in refused(LatentGaussian, 5, SIZES, decoders=[FullyConnected(3)])
     assert "prior_precision" in refused(LatentGaussian, 5, SIZES, prior_precision=-1.0)
+    assert "one a latent level" in refused(LatentGaussian, 5, SIZES, priors=[None])
     assert "'standard'" in refused(LatentGaussian, 5, SIZES, top_prior="normal")
     assert "at least 2" in refused(Flow, 1, "coupling")
     assert "'planar'" in refused(Flow, 3, "planer")

@@ -52,6 +52,9 @@ class Posterior(Protocol):
     def detached(self) -> Self:
         """Return it cut from its graph, its parameters leaves that ask for a gradient."""
 
+    def centre(self, model: Levels) -> tuple[Tensor, ...]:
+        """Where it lies: the mean of each level given the centres above it, (B, n_l), from 1."""
+
     def sample(
         self,
         model: Levels,

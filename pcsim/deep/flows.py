@@ -200,6 +200,10 @@ class Flowed:
     def detached(self) -> Flowed:
         return self.with_parameters(leaves(self.parameters))
 
+    def centre(self, model: Levels) -> tuple[Tensor, ...]:
+        pairs = zip(self.flows, self.mean, strict=True)
+        return tuple(flow(mean, self.context)[0] for flow, mean in pairs)
+
     def sample(
         self,
         model: Levels,

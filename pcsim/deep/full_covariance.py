@@ -65,6 +65,10 @@ class FullCovariance:
         diagonal = torch.diagonal(self.raw, dim1=-2, dim2=-1).clamp(-limit, limit)
         return self.raw.tril(-1) + torch.diag_embed(diagonal.exp())
 
+    def centre(self, model: Levels) -> tuple[Tensor, ...]:
+        levels: tuple[Tensor, ...] = torch.split(self.mean, list(self.sizes[::-1]), -1)
+        return levels[::-1]
+
     def sample(
         self,
         model: Levels,

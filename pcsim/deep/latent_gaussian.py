@@ -14,6 +14,7 @@ from pcsim.deep.networks import FullyConnected
 from pcsim.deep.objective import PLAIN, FreeEnergy, Objective, Terms
 from pcsim.deep.outputs import Bernoulli, Output
 from pcsim.messages import check_choice, check_integer, check_number, refusal
+from pcsim.priors import Prior
 
 __all__ = ["LatentGaussian"]
 
@@ -45,6 +46,10 @@ class LatentGaussian(nn.Module):
         latent), or a fixed number.
     top_prior
         "standard", or "learned" (mean and precision of each top latent).
+    priors
+        One more prior a latent level (`pcsim.priors`), on top of the prediction from above and not
+        renormalised, as in `pcsim.hierarchy.Hierarchy`: sparse ones for instance. Their energies
+        count with the reconstruction. None where a level has no other.
     generator
         Randomness of the heads' weights. Without, seed 0 is taken.
     """
@@ -61,6 +66,7 @@ class LatentGaussian(nn.Module):
         decoders: Sequence[nn.Module] | None = None,
         prior_precision: Precision = "predicted",
         top_prior: str = "standard",
+        priors: Sequence[Prior | None] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -69,6 +75,7 @@ class LatentGaussian(nn.Module):
         self.output: Output = Bernoulli() if output is None else output
         self.prior_precision = _checked(prior_precision)
         check_choice("LatentGaussian", "top_prior", top_prior, ("standard", "learned"))
+        self.priors = _fitting(self.n_z, priors)
         generator = generator or torch.Generator().manual_seed(0)
         networks = self._decoders(decoders)
         n_heads = 2 if prior_precision == "predicted" else 1
@@ -174,7 +181,11 @@ class LatentGaussian(nn.Module):
         if draw.z[0].shape[1] != len(x):
             found, expected = f"q of {draw.z[0].shape[1]} examples", f"{len(x)}, as in x"
             raise ValueError(refusal("free_energy", found, expected, "Give q the batch of x."))
-        return Terms(draw, self.output.log_prob(x, self.output_parameters(draw.z[0])))
+        log_likelihood = self.output.log_prob(x, self.output_parameters(draw.z[0]))
+        for prior, z in zip(self.priors, draw.z, strict=True):
+            if prior is not None:
+                log_likelihood = log_likelihood - prior.energy(z, torch)
+        return Terms(draw, log_likelihood)
 
     def free_energy(
         self,
@@ -188,6 +199,17 @@ class LatentGaussian(nn.Module):
         """Free energy of each example of `x` (B, n_x) at posterior `q`; gradients are pathwise."""
         terms = self.terms(x, q, n_samples=n_samples, generator=generator)
         return objective.free_energy(terms)
+
+
+def _fitting(
+    n_z: tuple[int, ...], priors: Sequence[Prior | None] | None
+) -> tuple[Prior | None, ...]:
+    given = (None,) * len(n_z) if priors is None else tuple(priors)
+    if len(given) != len(n_z):
+        found, expected = f"{len(given)} priors", f"{len(n_z)}, one a latent level"
+        advice = "Give None to a level without one."
+        raise ValueError(refusal("LatentGaussian", found, expected, advice))
+    return given
 
 
 def _checked(precision: Precision) -> Precision:

@@ -132,6 +132,7 @@ def _is_linear(model: LatentGaussian) -> bool:
     output = model.output
     plain = isinstance(output, Gaussian) and output.precision != "predicted"
     plain = plain and output.link == "identity" and output.bin_width is None  # type: ignore[attr-defined]
+    plain = plain and not any(model.priors)
     bare = all(isinstance(d, FullyConnected) and not len(d.linears) for d in model.decoders)
     return plain and bare and (model.prior_precision != "predicted" or len(model.n_z) == 1)
 

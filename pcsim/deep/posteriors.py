@@ -47,6 +47,9 @@ class MeanField:
     def detached(self) -> MeanField:
         return self.with_parameters(leaves(self.parameters))
 
+    def centre(self, model: Levels) -> tuple[Tensor, ...]:
+        return self.mean
+
     def sample(
         self,
         model: Levels,
@@ -109,6 +112,13 @@ class TopDown:
     def detached(self) -> TopDown:
         return self.with_parameters(leaves(self.parameters))
 
+    def centre(self, model: Levels) -> tuple[Tensor, ...]:
+        centres: list[Tensor] = []
+        for level in range(len(self.mean), 0, -1):
+            prior = model.prior(level, centres[0] if centres else None)
+            centres.insert(0, self._joined(level, *prior)[0])
+        return tuple(centres)
+
     def sample(
         self,
         model: Levels,
@@ -165,6 +175,9 @@ class Point:
 
     def detached(self) -> Point:
         return self.with_parameters(leaves(self.parameters))
+
+    def centre(self, model: Levels) -> tuple[Tensor, ...]:
+        return self.mean
 
     def sample(
         self,

@@ -33,7 +33,7 @@ from pcsim.deep.training_step import TrainingStep, generator_for, shuffled
 from pcsim.messages import refusal
 from pcsim.storage import to_plain
 
-__all__ = ["Trained", "TrainingSettings", "train"]
+__all__ = ["Trained", "TrainingSettings", "restore", "train"]
 
 Prepare = Callable[[Tensor, torch.Generator], Tensor]
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -64,6 +64,7 @@ def train(
     validation: Tensor | None = None,
     prepare: Prepare | None = None,
     folder: str | Path | None = None,
+    after_epoch: Callable[[int], None] | None = None,
     progress: bool = True,
 ) -> Trained:
     """Train in place; a folder that holds an unfinished run of the same settings is gone on with.
@@ -85,6 +86,8 @@ def train(
         ``(batch, generator) -> batch``, drawn anew for each batch, such as `binarised`.
     folder
         Where checkpoints go; None keeps none.
+    after_epoch
+        Called with the number of epochs done, to look at the modules (in eval mode) as they learn.
     progress
         Whether to report on the error stream.
 
@@ -105,7 +108,7 @@ def train(
         shown = contextlib.nullcontext(silent)
         n_done = len(run.history)
         with shown if quiet else training_progress(settings.n_epochs, n_done) as report:
-            run.finish(report)
+            run.finish(report, after_epoch)
         return Trained(run.history, run.is_stuck())
 
 
@@ -161,7 +164,7 @@ class Run:
         self.constraint = None if target is None else KLConstraint(target=target)
         self.best: dict[str, Tensor] | None = None
 
-    def finish(self, report: Report) -> None:
+    def finish(self, report: Report, after_epoch: Callable[[int], None] | None = None) -> None:
         """Run the epochs that are missing."""
         while len(self.history) < self.settings.n_epochs and not self.is_stuck():
             epoch = len(self.history)
@@ -169,6 +172,9 @@ class Run:
             self.history.append(record)
             self.keep()
             report(record)
+            if after_epoch is not None:
+                self.step.eval()
+                after_epoch(len(self.history))
         if self.settings.patience is not None and self.best is not None:
             load_module("train", self.step, self.best, "step.")
 
@@ -326,3 +332,14 @@ def check_same(where: str, saved: Any, settings: TrainingSettings) -> None:
     found = ", ".join(f"{name} {other.get(name)!r} in the checkpoint" for name in names[:3])
     expected = ", ".join(f"{name} {own[name]!r}" for name in names[:3])
     raise ValueError(refusal(where, found, expected, "Train in a new folder."))
+
+
+def restore(model: LatentGaussian, inference: Inference, folder: str | Path) -> dict[str, Any]:
+    """Give modules the weights that `train` left in a folder; return the checkpoint's record.
+
+    The best weights if the run had `patience`, else the last.
+    """
+    name = BEST if (Path(folder) / BEST).exists() else LAST
+    tensors, record = load_checkpoint(Path(folder) / name)
+    load_module(f"restore {folder}", TrainingStep(model, inference), tensors, "step.")
+    return record

@@ -41,7 +41,7 @@ class TrainingStep(nn.Module):
         )  # fmt: skip
 
 
-def generator_for(device: torch.device, *entries: int) -> torch.Generator:
+def generator_for(device: torch.device | str, *entries: int) -> torch.Generator:
     """Return a generator whose stream depends on the entries alone (seed, purpose, step ...).
 
     Nothing about randomness needs to be saved: a run that goes on draws what it would have drawn.

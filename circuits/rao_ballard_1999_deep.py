@@ -14,13 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import xarray as xr
 
 from pcsim.catalog import load
 from pcsim.responses import check_stimulus
+
+if TYPE_CHECKING:
+    from pcsim.deep.battery import DeepModel
 
 __all__ = ["EQUIVALENT_TO", "MODEL", "RaoBallard1999Deep"]
 
@@ -67,11 +70,10 @@ class RaoBallard1999Deep:
     ) -> xr.Dataset:
         """Return the responses to `stimulus`, each iteration a time."""
         check_stimulus(stimulus, "RaoBallard1999Deep")
-        return self.deep().respond(
-            self.circuit.prepare(stimulus), stimulus, seed=seed, record=record
-        )
+        features = self.circuit.prepare(stimulus)
+        return self.deep().respond(features, stimulus, seed=seed, record=record)
 
-    def deep(self) -> Any:
+    def deep(self) -> DeepModel:
         """Return the torch model with the circuit's weights and the inference that fits it."""
         from pcsim.deep.battery import DeepModel
         from pcsim.deep.inference_gradient import GradientAscent

@@ -197,6 +197,16 @@ def test_both_estimators_teach_the_generative_model_alike(name, generator):
     assert ((a.mean(0) - b.mean(0)).abs() <= 4.5 * se + 1e-12).all()
 
 
+def test_baselines_are_what_they_say():
+    costs = [torch.tensor([[1.0], [3.0], [8.0]]), torch.tensor([[2.0], [5.0], [8.0]])]
+    others = ScoreFunction("leave_one_out")._baseline(costs[0])
+    assert others[:, 0].tolist() == [5.5, 4.5, 2.0]
+    running = ScoreFunction("running_mean", decay=0.75)
+    # never the cost of its own call: nothing, then 4, then 0.75 * 4 + 0.25 * 5
+    for cost, expected in ((costs[0], 0.0), (costs[1], 4.0), (costs[0], 4.25)):
+        assert running._baseline(cost)[:, 0].tolist() == [expected] * 3
+
+
 def test_baselines_lower_the_variance(generator):
     model, x, q = one_level(Gaussian(4.0), generator)
     n = 3000

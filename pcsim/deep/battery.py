@@ -88,7 +88,7 @@ class DeepModel:
             found, expected = f"{values.shape[2]} features", f"{self.model.n_x}, as the model has"
             raise ValueError(refusal("DeepModel", found, expected, "Crop or resize the stimulus."))
         names = self._recorded(record)
-        x = torch.as_tensor(np.array(values), dtype=self.model.top.dtype)
+        x = torch.as_tensor(np.array(values)).to(self.model.top)
         numbers = stimulus.coords["trial"].values
         blocks = [
             self._infer(x[rows], names, seed, int(numbers[rows][0])) for rows in self._batches(x)

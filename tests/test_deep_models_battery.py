@@ -13,12 +13,14 @@ from pcsim.catalog import load
 from pcsim.circuit import settle
 from pcsim.contract import check_model
 from pcsim.deep.battery import DeepModel
+from pcsim.deep.inference_direct import Direct
 from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
+from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.outputs import Bernoulli, Gaussian
-from pcsim.deep.posteriors import Point
+from pcsim.deep.posteriors import FullCovariance, Point, TopDown
 from pcsim.deep.twins import twin_of
 from pcsim.hierarchy import Flat, GaussianPrior, Hierarchy, Level, SparsePrior, free_energy
 from pcsim.inference import map_gauss_newton
@@ -89,19 +91,26 @@ def linear_free_energy(responses, n):
     return total
 
 
+INFERENCES = {
+    "point": lambda model: PointEstimate(optimiser="adam", step=0.1),
+    "mean_field": lambda model: GradientAscent(step=0.05),
+    "ladder": lambda model: GradientAscent(step=0.05, start=TopDown.at_prior),
+    "direct": lambda model: Direct(model, widths=[[8]], start=FullCovariance.at_prior),
+    "iterative": lambda model: Iterative(model, widths=[[8], [8]], normalization="batch"),
+}
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("inference", ["point", "mean_field"])
+@pytest.mark.parametrize("inference", INFERENCES)
 def test_deep_models_obey_the_contract(dtype, inference, generator):
     decoders = [FullyConnected(4, (6,), normalization="batch"), FullyConnected(3, (6,))]
     model = LatentGaussian(6, (4, 3), Bernoulli(), decoders=decoders, generator=generator).to(dtype)
-    chosen_one = PointEstimate(optimiser="adam", step=0.1)
-    if inference == "mean_field":
-        chosen_one = GradientAscent(step=0.05)
     deep = DeepModel(
-        model=model, inference=chosen_one, n_iterations=4, n_samples=2,
+        model=model, inference=INFERENCES[inference](model), n_iterations=4, n_samples=2,
         field_shape=(2, 3), px_per_deg=8.0, labels={"error_0": {"x": np.arange(6.0), "area": "V1"}},
     )  # fmt: skip
     assert check_model(deep) == []
+    assert model.training
 
 
 def test_recording_a_part_is_the_part(generator, rng):

@@ -75,6 +75,16 @@ def test_batch_norm_takes_samples_and_examples_alike(generator):
     torch.testing.assert_close(net(x), expected, rtol=0, atol=1e-12)
 
 
+def test_batch_norm_of_one_example_takes_the_running_statistics(generator):
+    net = FullyConnected(4, (6,), normalization="batch").double()
+    net(normal(generator, 50, 4))
+    before = net.norms[0].running_mean.clone()
+    x = normal(generator, 1, 4)
+    alone = net(x)
+    assert torch.equal(net.norms[0].running_mean, before)
+    assert torch.equal(alone, net.eval()(x))
+
+
 def test_no_layers_pass_the_input(generator):
     x = normal(generator, 3, 4)
     assert torch.equal(FullyConnected(4)(x), x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsim.deep.draw import Posterior
 from pcsim.deep.inference import Evaluation, Inference, Step
@@ -41,6 +42,15 @@ class DeepModel:
     top the prediction is the prior's mean.
 
     Populations are named by role and level: "latent_1", "error_0", "weighted_error_0" ...
+
+    Examples
+    --------
+    >>> from pcsim.deep.outputs import Gaussian
+    >>> from pcsim.responses import stimulus_array
+    >>> deep = DeepModel(model=LatentGaussian(4, (2,), Gaussian(0.7)), n_iterations=5)
+    >>> seen = deep.run(stimulus_array(np.ones((3, 2, 4)), frame_duration=0.1), record=["error_0"])
+    >>> dict(seen.sizes), seen.iteration.values.tolist()
+    ({'trial': 3, 'time': 10, 'unit': 4}, [1, 2, 3, 4, 5, 1, 2, 3, 4, 5])
     """
 
     model: LatentGaussian
@@ -116,16 +126,12 @@ class DeepModel:
         evaluation = Evaluation(n_samples=self.n_samples, generator=generator)
         rates, energies = [], []
         before: Posterior | None = None
-        training = self.model.training
-        self.model.eval()
-        try:
+        with _evaluating(self.model, self.inference):
             for frame in range(x.shape[1]):
                 for step in self._frame(x[:, frame], evaluation, before):
                     rates.append(self._rates(x[:, frame], step.q, names))
                     energies.append(step.free_energy.total.detach())
                     before = step.q
-        finally:
-            self.model.train(training)
         rate, energy = torch.stack(rates, 1), torch.stack(energies, 1)
         return rate.double().cpu().numpy(), energy.double().cpu().numpy()
 
@@ -202,6 +208,19 @@ class DeepModel:
                 for name, value in zip(names, given, strict=True)
             ]
         return {label: np.concatenate(columns) for label, columns in units.items()}
+
+
+@contextmanager
+def _evaluating(*parts: object) -> Iterator[None]:
+    """Hold modules in evaluation mode, in which batch normalization knows no batch."""
+    modules = [(part, part.training) for part in parts if isinstance(part, nn.Module)]
+    for module, _ in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, training in modules:
+            module.train(training)
 
 
 def _draws_nothing(inference: Inference) -> bool:

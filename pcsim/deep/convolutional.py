@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from pcsim.deep.networks import ACTIVATIONS, glorot, linear
+from pcsim.deep.networks import ACTIVATIONS, glorot, linear, normalized
 from pcsim.messages import check_choice, check_integer, refusal
 
 __all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder"]
@@ -64,7 +64,7 @@ class ConvolutionalEncoder(nn.Module):
         _check_row("ConvolutionalEncoder", x, self.n_in)
         h = x.reshape(-1, *self.shape)
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            h = ACTIVATIONS[self.activation](norm(layer(h)))
+            h = ACTIVATIONS[self.activation](normalized(norm, layer(h)))
         return h.reshape(*x.shape[:-1], self.n_out)
 
     def head(self, n_out: int, n_heads: int, generator: torch.Generator) -> nn.Module:
@@ -126,7 +126,7 @@ class ConvolutionalDecoder(nn.Module):
         activation = ACTIVATIONS[self.activation]
         h = activation(self.lift(z.reshape(-1, self.n_in))).reshape(-1, *self.start)
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            h = activation(norm(layer(h)))
+            h = activation(normalized(norm, layer(h)))
         return h.reshape(*z.shape[:-1], self.n_out)
 
     def head(self, n_out: int, n_heads: int, generator: torch.Generator) -> nn.Module:

@@ -83,6 +83,20 @@ class ScoreFunction(nn.Module):
     where no gradient flows through the samples. The baseline :math:`b` lowers the variance and must
     not depend on the sample it is subtracted from: "none"; "leave_one_out", the mean cost of the
     other samples of the example; "running_mean", the mean cost of earlier calls, kept in a buffer.
+
+    References
+    ----------
+    Williams (1992), https://doi.org/10.1007/BF00992696; Mnih and Rezende (2016),
+    https://arxiv.org/abs/1602.06725
+
+    Examples
+    --------
+    >>> from pcsim.deep.posteriors import MeanField
+    >>> model, generator = LatentGaussian(4, (2,)), torch.Generator().manual_seed(0)
+    >>> x, q = torch.zeros(3, 4), MeanField.at_prior(model, n_examples=3)
+    >>> f, gradient = ScoreFunction().gradient(model, x, q, n_samples=8, generator=generator)
+    >>> [tuple(one.shape) for one in gradient]
+    [(3, 2), (3, 2)]
     """
 
     level: Tensor

@@ -196,7 +196,20 @@ class LatentGaussian(nn.Module):
         objective: Objective = PLAIN,
         generator: torch.Generator | None = None,
     ) -> FreeEnergy:
-        """Free energy of each example of `x` (B, n_x) at posterior `q`; gradients are pathwise."""
+        """Free energy of each example of `x` (B, n_x) at posterior `q`; gradients are pathwise.
+
+        Examples
+        --------
+        >>> from pcsim.deep.posteriors import MeanField
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> model = LatentGaussian(784, (64, 32), decoders=[
+        ...     FullyConnected(64, (512, 512), link="highway"), FullyConnected(32, (256,))])
+        >>> x, z = model.sample(5, generator)
+        >>> q = MeanField.at_prior(model, n_examples=5)
+        >>> f = model.free_energy(x, q, n_samples=10, generator=generator)
+        >>> f.total.shape, f.kl.shape, f.importance.shape
+        (torch.Size([5]), torch.Size([5, 2]), torch.Size([10, 5]))
+        """
         terms = self.terms(x, q, n_samples=n_samples, generator=generator)
         return objective.free_energy(terms)
 

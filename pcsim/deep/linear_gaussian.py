@@ -25,7 +25,21 @@ __all__ = ["LinearGaussian"]
 
 @dataclass(frozen=True, eq=False)
 class LinearGaussian:
-    """Weights, biases and precisions of a linear chain, and what follows from them."""
+    """Weights, biases and precisions of a linear chain, and what follows from them.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[2.0]])
+    >>> exact = LinearGaussian(
+    ...     weights=(torch.tensor([[1.0]]),), biases=(torch.tensor([0.0]), torch.tensor([0.0])),
+    ...     precisions=(torch.tensor([3.0]), torch.tensor([1.0])))
+    >>> mean, covariance = exact.posterior(x)
+    >>> mean.item(), covariance.item()
+    (1.5, 0.25)
+    >>> f = exact.model().free_energy(x, exact.q(x), generator=torch.Generator().manual_seed(0))
+    >>> bool(torch.isclose(f.importance[0, 0], exact.log_evidence(x)[0]))
+    True
+    """
 
     weights: tuple[Tensor, ...]
     """(n_below, n_above) a latent level, lowest first: to the data, to level 1, ..."""

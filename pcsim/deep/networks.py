@@ -10,7 +10,7 @@ from torch.nn.utils import skip_init
 
 from pcsim.messages import check_choice, check_integer, refusal
 
-__all__ = ["ACTIVATIONS", "FullyConnected", "glorot"]
+__all__ = ["ACTIVATIONS", "FullyConnected", "glorot", "linear", "normalized", "normalizer"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": nn.functional.elu,
@@ -85,7 +85,7 @@ class FullyConnected(nn.Module):
         h = x.reshape(-1, self.n_in)
         activation = ACTIVATIONS[self.activation]
         for layer, gate, norm in zip(self.linears, self.gates, self.norms, strict=True):
-            new = activation(norm(layer(h)))
+            new = activation(normalized(norm, layer(h)))
             if self.link == "concat":
                 h = torch.cat([h, new], -1)
             elif not isinstance(gate, nn.Identity):
@@ -119,3 +119,14 @@ def normalizer(where: str, kind: str | None, width: int) -> nn.Module:
         return nn.Identity()
     check_choice(where, "normalization", kind, ("batch", "layer"))
     return nn.BatchNorm1d(width) if kind == "batch" else nn.LayerNorm(width)
+
+
+def normalized(norm: nn.Module, h: Tensor) -> Tensor:
+    """Apply a normalization; a batch of one number a feature takes the running statistics."""
+    alone = h.numel() == h.shape[1]
+    if alone and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+        return nn.functional.batch_norm(
+            h, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+        )
+    result: Tensor = norm(h)
+    return result

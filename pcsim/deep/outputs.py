@@ -81,6 +81,14 @@ class Gaussian:
     Gaussian's mass between the bin's edges. For 8-bit images scaled as k/255 take
     ``bin_width=1 / 255, limits=(0.0, 1.0)``: the two outermost bins then reach to infinity, so that
     the 256 probabilities sum to 1.
+
+    Examples
+    --------
+    >>> levels = torch.arange(256.0)[:, None] / 255
+    >>> image = Gaussian(4.0, bin_width=1 / 255, limits=(0.0, 1.0))
+    >>> probability = image.log_prob(levels, (torch.full((256, 1), 0.3),)).exp()
+    >>> round(probability.sum().item(), 4)
+    1.0
     """
 
     precision: float | str = 0.7

@@ -35,6 +35,16 @@ def twin_of(hierarchy: Hierarchy) -> LatentGaussian:
     ------
     ValueError
         If the precision of a level is a full matrix.
+
+    Examples
+    --------
+    >>> from pcsim.deep.posteriors import Point
+    >>> from pcsim.hierarchy import Level, free_energy
+    >>> one = Hierarchy((Level(np.eye(1), 4.0),), (GaussianPrior(mean=3.0, precision=0.7),))
+    >>> x, z = torch.tensor([[2.0]]).double(), torch.tensor([[2.5]]).double()
+    >>> f = twin_of(one).free_energy(x, Point((z,))).total
+    >>> bool(np.isclose(f, free_energy(one, [x.numpy(), z.numpy()])))
+    True
     """
     for i, level in enumerate(hierarchy.levels):
         if np.ndim(level.precision) == 2:

@@ -37,8 +37,8 @@ class RaoBallard1999Deep:
 
     circuit: Any = field(default_factory=lambda: load("circuits", EQUIVALENT_TO))
     """The circuit whose weights, precisions and priors it has; it also filters the image."""
-    n_iterations: int = 50
-    """A frame; each lasts the frame's duration divided by this."""
+    n_iterations: int = 100
+    """A frame, of its duration divided by this each; random weights need 200 to rest to 1e-4."""
 
     curriculum: ClassVar[str] = "patches"
 

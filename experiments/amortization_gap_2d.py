@@ -41,6 +41,7 @@ def explore(
 ) -> None:
     """Train the model with direct inference, then an iterative network on it; follow both."""
     from pcsim.deep.arms import examples
+    from pcsim.deep.encodings import LogSignGradientEncoding
     from pcsim.deep.inference import infer
     from pcsim.deep.inference_direct import Direct
     from pcsim.deep.inference_gradient import PointEstimate
@@ -57,9 +58,11 @@ def explore(
     model = LatentGaussian(784, (2,), decoders=[decoder], generator=generator)
     network: Any = {"start": Point.at_prior, "widths": [[n_hidden, n_hidden]]}
     direct = Direct(model, generator=generator, **network)
+    # Layer normalisation over two latents would leave signs alone: sizes enter as logarithms.
     iterative = Iterative(
-        model, n_iterations=n_iterations, normalise_inputs=False, generator=generator, **network
-    )
+        model, encoding=LogSignGradientEncoding(), n_iterations=n_iterations,
+        normalise_inputs=False, generator=generator, **network,
+    )  # fmt: skip
     settings = TrainingSettings(n_epochs=n_epochs, learning_rate=1e-3, seed=seed)
     # The decoder learns with the direct network, and stays as it is for the iterative one.
     train(model, direct, images, settings, prepare=binarised, progress=False)

@@ -39,38 +39,16 @@ def explore(
     n_ascent: int,
     spacing: float,
 ) -> None:
-    """Train the model with direct inference, then an iterative network on it; follow both."""
+    """Train model and inference, and follow every way to infer on test images."""
     from pcsim.deep.arms import examples
-    from pcsim.deep.encodings import LogSignGradientEncoding
     from pcsim.deep.inference import infer
-    from pcsim.deep.inference_direct import Direct
     from pcsim.deep.inference_gradient import PointEstimate
-    from pcsim.deep.inference_iterative import Iterative
-    from pcsim.deep.latent_gaussian import LatentGaussian
-    from pcsim.deep.networks import FullyConnected
-    from pcsim.deep.posteriors import Point
-    from pcsim.deep.training import TrainingSettings, train
-    from pcsim.deep.training_step import binarised, generator_for
 
     images = examples(data.load("mnist")["image"].to_numpy()[:n_train], scale=255.0)
-    generator = generator_for("cpu", seed, 30)
-    decoder = FullyConnected(2, [n_hidden, n_hidden], generator=generator)
-    model = LatentGaussian(784, (2,), decoders=[decoder], generator=generator)
-    network: Any = {"start": Point.at_prior, "widths": [[n_hidden, n_hidden]]}
-    direct = Direct(model, generator=generator, **network)
-    # Layer normalisation over two latents would leave signs alone: sizes enter as logarithms.
-    iterative = Iterative(
-        model, encoding=LogSignGradientEncoding(), n_iterations=n_iterations,
-        normalise_inputs=False, generator=generator, **network,
-    )  # fmt: skip
-    settings = TrainingSettings(n_epochs=n_epochs, learning_rate=1e-3, seed=seed)
-    # The decoder learns with the direct network, and stays as it is for the iterative one.
-    train(model, direct, images, settings, prepare=binarised, progress=False)
-    model.requires_grad_(False)
-    train(model, iterative, images, settings, prepare=binarised, progress=False)
+    model, direct, iterative = trained(images, seed, n_epochs, n_hidden, n_iterations)
     test = data.load("mnist", split="test")["image"].to_numpy()[:N_TEST]
     x = examples(test, scale=255.0, binary_seed=1)
-    lanes = {
+    lanes: dict[str, Any] = {
         "direct": direct,
         "iterative": iterative,
         "gradient": PointEstimate(optimiser="adam", step=0.1, n_iterations=n_ascent),
@@ -87,6 +65,36 @@ def explore(
         paths = path_of(inference, model, x[:N_SHOWN])
         found["lanes"][name] = {"trace": trace.T.tolist(), "path": paths}
     write_json(folder / "result.json", found)
+
+
+def trained(
+    images: Any, seed: int, n_epochs: int, n_hidden: int, n_iterations: int
+) -> tuple[Any, Any, Any]:
+    """Train a model with direct inference, then an iterative network on that model as it is."""
+    from pcsim.deep.encodings import LogSignGradientEncoding
+    from pcsim.deep.inference_direct import Direct
+    from pcsim.deep.inference_iterative import Iterative
+    from pcsim.deep.latent_gaussian import LatentGaussian
+    from pcsim.deep.networks import FullyConnected
+    from pcsim.deep.posteriors import Point
+    from pcsim.deep.training import TrainingSettings, train
+    from pcsim.deep.training_step import binarised, generator_for
+
+    generator = generator_for("cpu", seed, 30)
+    decoder = FullyConnected(2, [n_hidden, n_hidden], generator=generator)
+    model = LatentGaussian(784, (2,), decoders=[decoder], generator=generator)
+    network: Any = {"start": Point.at_prior, "widths": [[n_hidden, n_hidden]]}
+    direct = Direct(model, generator=generator, **network)
+    # Layer normalisation over two latents would leave signs alone: sizes enter as logarithms.
+    iterative = Iterative(
+        model, encoding=LogSignGradientEncoding(), n_iterations=n_iterations,
+        normalise_inputs=False, generator=generator, **network,
+    )  # fmt: skip
+    settings = TrainingSettings(n_epochs=n_epochs, learning_rate=1e-3, seed=seed)
+    train(model, direct, images, settings, prepare=binarised, progress=False)
+    model.requires_grad_(False)
+    train(model, iterative, images, settings, prepare=binarised, progress=False)
+    return model, direct, iterative
 
 
 def surface(model: Any, x: Any, axis: Any) -> Any:

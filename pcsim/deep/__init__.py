@@ -1,1 +1,1 @@
-"""Deep twins on torch. Nothing is imported here: take what you need from its own file."""
+"""Deep twins and predictive-coding networks on torch. Take what you need from its own file."""

@@ -1,0 +1,98 @@
+"""Data parallelism under torchrun: who am I, where do I compute, what do we all see."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from pcsim.messages import refusal
+
+__all__ = ["Workers", "workers"]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that train one model together; one where torchrun did not start us."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.rank == 0
+
+    def shared(self, step: nn.Module) -> nn.Module:
+        """Wrap a module so that its gradients are averaged over all processes."""
+        if self.count == 1:
+            return step
+        ids = [self.device.index or 0] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(step, device_ids=ids)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Average over processes."""
+        if self.count > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value /= self.count
+        return value
+
+    def wait(self) -> None:
+        """Let every process come to here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+@contextlib.contextmanager
+def workers(device: str) -> Iterator[Workers]:
+    """Join the group that torchrun's environment describes, and leave it at the end.
+
+    Parameters
+    ----------
+    device
+        "cpu", "cuda" (under torchrun, the one of our local rank), "cuda:1" ... or "auto".
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+    """
+    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    where = find_device(device)
+    if count == 1:
+        yield Workers(0, 1, where)
+        return
+    if where.type == "cuda":
+        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(where)
+    joined = dist.is_initialized()
+    if not joined:
+        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    try:
+        yield Workers(rank, count, where)
+    finally:
+        if not joined:
+            dist.destroy_process_group()
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of that name, refusing one that is not here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    here = ["auto", "cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    bare = {one.split(":")[0] for one in here}
+    if device is None or str(device) not in bare | set(here):
+        advice = "Take device='auto'."
+        raise ValueError(refusal("train", f"device {name!r}", f"one of {', '.join(here)}", advice))
+    return device

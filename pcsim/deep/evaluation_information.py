@@ -1,0 +1,110 @@
+r"""What latents say about the data: mutual information and active units."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pcsim.deep.draw import Posterior
+from pcsim.deep.gaussians import bounded
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.posteriors import MeanField
+from pcsim.messages import check_integer, check_number, refusal
+
+__all__ = ["active_units", "mutual_information", "posterior_means"]
+
+
+def mutual_information(
+    q: MeanField,
+    *,
+    level: int = 1,
+    n_samples: int = 1,
+    chunk: int = 256,
+    generator: torch.Generator,
+) -> float:
+    r"""Estimate the information between the data and a latent level under q, nats.
+
+    .. math:: I = E_{p(x)} E_{q(z|x)} \Big[\log q(z|x) - \log \frac{1}{N} \sum_n q(z|x_n)\Big]
+
+    Each example's own posterior is one of the N, so the estimate is never above log N and too low
+    by little while I is well below log N.
+
+    Parameters
+    ----------
+    q
+        The posteriors of N examples.
+    level
+        1 is the lowest.
+    n_samples
+        Draws from each posterior.
+    chunk
+        Examples compared with all others at once.
+
+    References
+    ----------
+    Hoffman and Johnson (2016), "ELBO surgery"
+    """
+    where = "mutual_information"
+    level = check_integer(where, "level", level, low=1)
+    n_samples = check_integer(where, "n_samples", n_samples, low=1)
+    if not isinstance(q, MeanField):
+        found, expected = f"a {type(q).__name__}", "a MeanField"
+        raise ValueError(refusal(where, found, expected, "Infer with that family."))
+    mean = q.mean[level - 1].detach().double()
+    precision = (-bounded(q.log_variance[level - 1].detach().double())).exp()
+    n, total = len(mean), 0.0
+    for _ in range(n_samples):
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        z = mean + noise * precision.rsqrt()
+        for rows in torch.arange(n, device=mean.device).split(chunk):
+            density = log_densities(z[rows], mean, precision)
+            own = density.gather(1, rows[:, None])[:, 0]
+            total += float((own - density.logsumexp(1) + math.log(n)).sum())
+    return total / (n * n_samples)
+
+
+def log_densities(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
+    """Log density of each z (M, n) under each Gaussian (N, n), up to a constant, (M, N)."""
+    # One matrix product each instead of an (M, N, n) array of differences.
+    square = z.square() @ precision.mT - 2 * z @ (precision * mean).mT
+    return -0.5 * (square + (precision * mean.square() - precision.log()).sum(1))
+
+
+def posterior_means(
+    model: LatentGaussian,
+    q: Posterior,
+    *,
+    n_samples: int = 10,
+    generator: torch.Generator | None = None,
+) -> list[Tensor]:
+    """Return the mean of each latent level, (B, n_l), lowest first, by sampling if need be."""
+    if isinstance(q, MeanField):
+        return [mean.detach() for mean in q.mean]
+    with torch.no_grad():
+        return [z.mean(0) for z in q.sample(model, n_samples, generator).z]
+
+
+def active_units(means: Tensor, *, threshold: float = 0.01) -> Tensor:
+    r"""Return which units vary with the data: :math:`\mathrm{Var}_x(E_q[z_i|x]) > 0.01`, (n,).
+
+    Parameters
+    ----------
+    means : (N, n)
+        Posterior means of many examples.
+
+    References
+    ----------
+    Burda, Grosse and Salakhutdinov (2016), https://arxiv.org/abs/1509.00519
+
+    Examples
+    --------
+    >>> active_units(torch.tensor([[0.0, 1.0], [0.0, 2.0]]))
+    tensor([False,  True])
+    """
+    check_number("active_units", "threshold", threshold, low=0.0)
+    if means.ndim != 2 or len(means) < 2:
+        found = f"means of shape {tuple(means.shape)}"
+        raise ValueError(refusal("active_units", found, "(N, n) with N above 1"))
+    return means.double().var(0) > threshold

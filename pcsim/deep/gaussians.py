@@ -1,0 +1,52 @@
+"""Diagonal Gaussians: density, divergence, noise, and the one place where randomness enters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pcsim.messages import refusal
+
+__all__ = ["LOG_VARIANCE_LIMIT", "bounded", "divergence", "log_density", "noise", "required"]
+
+LOG_VARIANCE_LIMIT = 15.0
+"""Log variances of latents stay within plus and minus this."""
+
+
+def bounded(log_variance: Tensor) -> Tensor:
+    """Clamp a latent log variance, so that no exponential overflows."""
+    return log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
+
+
+def log_density(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Log density of a diagonal Gaussian, (..., n) to (...), in nats."""
+    each = (z - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi)
+    return -0.5 * each.sum(-1)
+
+
+def divergence(mean_q: Tensor, log_q: Tensor, mean_p: Tensor, log_p: Tensor) -> Tensor:
+    r"""Divergence :math:`KL(q \| p)` of two diagonal Gaussians, (..., n) to (...), in nats.
+
+    `log_q` and `log_p` are log variances.
+    """
+    distance = (mean_q - mean_p).square() * (-log_p).exp()
+    return 0.5 * ((log_q - log_p).exp() + distance - 1 + log_p - log_q).sum(-1)
+
+
+def noise(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw standard normal numbers of one shape, of the dtype and on the device of `like`."""
+    drawn = torch.randn(
+        tuple(shape), generator=required(generator), dtype=like.dtype, device=like.device
+    )
+    return drawn
+
+
+def required(generator: torch.Generator | None) -> torch.Generator:
+    """Return the generator, or refuse to draw from the global state."""
+    if generator is None:
+        advice = "Pass generator=torch.Generator().manual_seed(seed)."
+        raise ValueError(refusal("sample", "no generator", "a torch.Generator", advice))
+    return generator

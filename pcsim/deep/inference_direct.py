@@ -1,0 +1,110 @@
+"""Direct amortized inference: one pass of a network from the data to the posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from pcsim.deep.draw import Posterior
+from pcsim.deep.flows import Flowed
+from pcsim.deep.inference import Evaluation, Start, Step, by_level
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.networks import FullyConnected, linear
+from pcsim.deep.posteriors import MeanField
+from pcsim.messages import refusal
+
+__all__ = ["Direct"]
+
+
+class Direct(nn.Module):
+    r"""An encoder network :math:`\lambda = f_\phi(x)`.
+
+    Each level has a network; level 1's sees the data, each other's the features of the one below.
+
+    Parameters
+    ----------
+    model
+        What is inferred; its sizes, type and device are taken over.
+    start
+        Gives the family of the approximate posterior, such as `FullCovariance.at_prior`.
+    widths
+        Hidden units of each level's network, level 1 first; None means 512, 512 and half of it at
+        each level above.
+    activation, link, normalization
+        As of `FullyConnected`.
+    generator
+        Randomness of the initial weights; None means seed 0.
+    """
+
+    def __init__(
+        self,
+        model: LatentGaussian,
+        *,
+        start: Start = MeanField.at_prior,
+        widths: Sequence[Sequence[int]] | None = None,
+        activation: str = "elu",
+        link: str = "highway",
+        normalization: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
+        self.start = start
+        self.networks, self.heads = nn.ModuleList(), nn.ModuleList()
+        size = model.n_x
+        q = start(model, 1)
+        levels = by_level(model, q)
+        self.flows = flows_of(q)
+        for group, hidden in zip(levels, widths_of(len(levels), widths), strict=True):
+            network = FullyConnected(
+                size, hidden, activation=activation, link=link, normalization=normalization,
+                generator=generator,
+            )  # fmt: skip
+            size = network.n_out
+            heads = [linear(size, prod(one.shape[1:]), generator) for one in group]
+            self.networks.append(network)
+            self.heads.append(nn.ModuleList(heads))
+        self.to(levels[0][0])
+
+    def posterior(self, model: LatentGaussian, x: Tensor) -> Posterior:
+        """Return the posterior of each example of `x` (B, n_x), attached to the network."""
+        start = self.start(model, len(x))
+        parameters, features = [], x
+        for network, heads in zip(self.networks, self.heads, strict=True):
+            features = network(features)
+            assert isinstance(heads, nn.ModuleList)
+            parameters.extend([head(features) for head in heads])
+        shapes = [one.shape for one in start.parameters]
+        pairs = zip(parameters, shapes, strict=True)
+        return start.with_parameters(tuple(one.reshape(shape) for one, shape in pairs))
+
+    def steps(
+        self,
+        model: LatentGaussian,
+        x: Tensor,
+        evaluation: Evaluation,
+        n_iterations: int | None = None,
+    ) -> Iterator[Step]:
+        """Yield the one step there is, whatever `n_iterations` says."""
+        yield evaluation.at(model, x, self.posterior(model, x))
+
+
+def flows_of(q: Posterior) -> nn.ModuleList | None:
+    """Return the flows of a posterior, so that they are trained with the inference network."""
+    if isinstance(q, Flowed):
+        return q.flows if isinstance(q.flows, nn.ModuleList) else nn.ModuleList(q.flows)
+    return None
+
+
+def widths_of(n_levels: int, widths: Sequence[Sequence[int]] | None) -> Sequence[Sequence[int]]:
+    """Return hidden units level by level, the default filled in."""
+    if widths is None:
+        return [(512 >> level, 512 >> level) for level in range(n_levels)]
+    if len(widths) != n_levels:
+        found = f"widths for {len(widths)} levels"
+        expected = f"one list of widths for each of {n_levels} levels"
+        raise ValueError(refusal("inference network", found, expected, "Give [[512, 512], ...]."))
+    return widths

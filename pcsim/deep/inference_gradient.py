@@ -1,0 +1,144 @@
+"""Inference by following the gradient: no network, nothing learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcsim.deep.ascent import RULES, Preconditioned, Tensors
+from pcsim.deep.curvature import latent_curvature
+from pcsim.deep.draw import Posterior
+from pcsim.deep.gaussians import bounded
+from pcsim.deep.inference import Evaluation, Start, Step
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.posteriors import MeanField, Point
+from pcsim.messages import check_choice, check_integer, check_number, refusal
+
+__all__ = ["GradientAscent", "PointEstimate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientAscent:
+    r"""Ascent of the evidence lower bound in the parameters of the posterior.
+
+    .. math:: \lambda \leftarrow \lambda - \eta\,\gamma^k\, d(\nabla_\lambda F)
+
+    with :math:`d` the rule's direction. Every example moves on its own.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or "preconditioned" is asked of a family it does not know.
+    """
+
+    optimiser: str = "adam"
+    """"momentum", "adam", "rmsprop" or "preconditioned" (diagonal Gauss-Newton)."""
+    step: float = 0.1
+    r""":math:`\eta`"""
+    decay: float = 1.0
+    r""":math:`\gamma`: what a step is multiplied by from one iteration to the next."""
+    n_iterations: int = 100
+    tolerance: float = 0.0
+    """Stop before the last iteration once no parameter moves by more than this."""
+    start: Start = MeanField.at_prior
+    """Where inference starts, and so the family of the approximate posterior."""
+
+    def __post_init__(self) -> None:
+        where = type(self).__name__
+        check_choice(where, "optimiser", self.optimiser, RULES)
+        check_number(where, "step", self.step, positive=True)
+        check_number(where, "decay", self.decay, low=0.0, high=1.0)
+        check_number(where, "tolerance", self.tolerance, low=0.0)
+        check_integer(where, "n_iterations", self.n_iterations)
+
+    def steps(
+        self,
+        model: LatentGaussian,
+        x: Tensor,
+        evaluation: Evaluation,
+        n_iterations: int | None = None,
+    ) -> Iterator[Step]:
+        """Yield the prior, then one step an iteration."""
+        first = evaluation.at(model, x, self.start(model, len(x)))
+        yield first
+        yield from self.refine(model, x, evaluation, first, n_iterations)
+
+    def refine(
+        self,
+        model: LatentGaussian,
+        x: Tensor,
+        evaluation: Evaluation,
+        first: Step,
+        n_iterations: int | None = None,
+    ) -> Iterator[Step]:
+        """Yield one step an iteration from `first` on, which is left out."""
+        rule, step = RULES[self.optimiser], first
+        memory = rule.start(first.q.parameters)
+        for iteration in range(self.n_iterations if n_iterations is None else n_iterations):
+            curvature = None
+            if isinstance(rule, Preconditioned):
+                curvature = parameter_curvature(model, x, step.q, evaluation)
+            change, memory = rule.change(step.gradient, memory, iteration, curvature)
+            size = self.step * self.decay**iteration
+            pairs = zip(step.q.parameters, change, strict=True)
+            new = tuple(one.detach() - size * by for one, by in pairs)
+            step = evaluation.at(model, x, step.q.with_parameters(new))
+            yield step
+            if size * max(float(one.abs().max()) for one in change) <= self.tolerance:
+                return
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointEstimate:
+    r"""The mode of the posterior (MAP): :math:`\min_z -\log p(x, z)` from the prior's mean.
+
+    Fields as those of `GradientAscent`.
+    """
+
+    optimiser: str = "preconditioned"
+    step: float = 0.5
+    decay: float = 1.0
+    n_iterations: int = 50
+    tolerance: float = 0.0
+
+    def steps(
+        self,
+        model: LatentGaussian,
+        x: Tensor,
+        evaluation: Evaluation,
+        n_iterations: int | None = None,
+    ) -> Iterator[Step]:
+        """Yield the prior's mean, then one step an iteration."""
+        ascent = GradientAscent(
+            optimiser=self.optimiser, step=self.step, decay=self.decay,
+            n_iterations=self.n_iterations, tolerance=self.tolerance, start=Point.at_prior,
+        )  # fmt: skip
+        return ascent.steps(model, x, evaluation, n_iterations)
+
+
+def parameter_curvature(
+    model: LatentGaussian, x: Tensor, q: Posterior, evaluation: Evaluation
+) -> Tensors:
+    r"""Return the curvature in each parameter of a `MeanField` or a `Point`, shaped as it.
+
+    The mean has that of the latent. The free energy depends on a log variance :math:`\rho` as
+    :math:`(h e^\rho - \rho)/2`: second derivative :math:`h e^\rho/2`, and 1/2 where it is least;
+    the larger of the two never overshoots.
+    """
+    with torch.no_grad():
+        draw = q.sample(model, evaluation.n_samples, evaluation.generator)
+    curvature = latent_curvature(model, x, draw)
+    if isinstance(q, Point):
+        return tuple(curvature)
+    if not isinstance(q, MeanField):
+        found, expected = f"a {type(q).__name__}", "a MeanField or a Point"
+        advice = "Take optimiser='adam' for this family."
+        raise ValueError(refusal("GradientAscent preconditioned", found, expected, advice))
+    both = []
+    for h, log_variance in zip(curvature, q.log_variance, strict=True):
+        spread = h * bounded(log_variance.detach()).exp()
+        both.extend([h, 0.5 * spread.clamp(min=1.0)])
+    return tuple(both)

@@ -1,0 +1,169 @@
+r"""Iterative amortized inference: a network that learned to climb (thesis, chapter 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+from pcsim.deep.draw import Posterior
+from pcsim.deep.encodings import Encoding, GradientEncoding
+from pcsim.deep.inference import Evaluation, Start, Step, by_level
+from pcsim.deep.inference_direct import flows_of, widths_of
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.networks import FullyConnected
+from pcsim.deep.posteriors import MeanField
+from pcsim.deep.updates import UPDATES, Memory
+from pcsim.messages import check_choice, check_integer
+
+__all__ = ["Iterative"]
+
+
+class Iterative(nn.Module):
+    r"""A network that improves the estimate from what inference sees of it.
+
+    .. math:: \lambda \leftarrow f_\phi(\lambda, \nabla_\lambda F), \qquad
+        \lambda_0 = \text{the prior}
+
+    Level 1's network sees the inputs of its level; each other's also the features of the one below.
+    Neither the estimate nor the gradient carries a graph from one iteration to the next.
+
+    Parameters
+    ----------
+    model
+        What is inferred; its sizes, type and device are taken over.
+    encoding
+        `GradientEncoding`, `ErrorEncoding` or `LogSignGradientEncoding`.
+    update
+        "gated", "additive" or "learned_step".
+    start
+        Where inference starts, and so the family of the approximate posterior.
+    widths
+        Hidden units of each level's network, level 1 first; None means 512, 512 and half of it at
+        each level above.
+    activation, link, normalization
+        As of `FullyConnected`.
+    normalise_inputs
+        Whether each input is layer-normalised (over its features, without learned weights).
+    recurrent
+        Whether a gated recurrent unit carries features from one iteration to the next, with its
+        graph.
+    n_iterations
+        How many, unless the caller says otherwise.
+    generator
+        Randomness of the initial weights; None means seed 0.
+    """
+
+    def __init__(
+        self,
+        model: LatentGaussian,
+        *,
+        encoding: Encoding = GradientEncoding(),  # noqa: B008
+        update: str = "gated",
+        start: Start = MeanField.at_prior,
+        widths: Sequence[Sequence[int]] | None = None,
+        activation: str = "elu",
+        link: str = "highway",
+        normalization: str | None = None,
+        normalise_inputs: bool = True,
+        recurrent: bool = False,
+        n_iterations: int = 5,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        rule = UPDATES[check_choice("Iterative", "update", update, UPDATES)]
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
+        self.encoding, self.start = encoding, start
+        self.normalise_inputs = normalise_inputs
+        self.n_iterations = check_integer("Iterative", "n_iterations", n_iterations, low=1)
+        self.networks, self.cells, self.updates = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        size = 0
+        q = start(model, 1)
+        groups, inputs = by_level(model, q), self._input_sizes(model)
+        self.flows = flows_of(q)
+        for group, n_in, hidden in zip(groups, inputs, widths_of(len(groups), widths), strict=True):
+            network = FullyConnected(
+                n_in + size, hidden, activation=activation, link=link, normalization=normalization,
+                generator=generator,
+            )  # fmt: skip
+            size = network.n_out
+            self.networks.append(network)
+            self.cells.append(Memory(size, generator) if recurrent else nn.Identity())
+            updates = [rule(size, one[0].numel(), generator) for one in group]
+            self.updates.append(nn.ModuleList(updates))
+        self.to(groups[0][0])
+
+    def _input_sizes(self, model: LatentGaussian) -> list[int]:
+        """Encode one example to see how much there is of it."""
+        q = self.start(model, 1)
+        x = q.parameters[0].new_zeros(1, model.n_x)
+        evaluation = Evaluation(generator=torch.Generator(x.device).manual_seed(0))
+        levels = self.encoding.inputs(model, x, evaluation.at(model, x, q), evaluation)
+        return [sum(one.shape[1] for one in inputs) for inputs in levels]
+
+    def steps(
+        self,
+        model: LatentGaussian,
+        x: Tensor,
+        evaluation: Evaluation,
+        n_iterations: int | None = None,
+    ) -> Iterator[Step]:
+        """Yield the prior, then one step an iteration."""
+        first = evaluation.at(model, x, self.start(model, len(x)))
+        yield first
+        yield from self.refine(model, x, evaluation, first, n_iterations)
+
+    def refine(
+        self,
+        model: LatentGaussian,
+        x: Tensor,
+        evaluation: Evaluation,
+        first: Step,
+        n_iterations: int | None = None,
+    ) -> Iterator[Step]:
+        """Yield one step an iteration from `first` on, which is left out."""
+        step = first
+        states: list[Tensor | None] = [None] * len(self.networks)
+        for _ in range(self.n_iterations if n_iterations is None else n_iterations):
+            q, states = self._updated(model, x, evaluation, step, states)
+            step = evaluation.at(model, x, q)
+            yield step
+
+    def _updated(
+        self,
+        model: LatentGaussian,
+        x: Tensor,
+        evaluation: Evaluation,
+        step: Step,
+        states: list[Tensor | None],
+    ) -> tuple[Posterior, list[Tensor | None]]:
+        inputs = self.encoding.inputs(model, x, step, evaluation)
+        groups = by_level(model, step.q)
+        parameters: list[Tensor] = []
+        new_states: list[Tensor | None] = []
+        features: Tensor | None = None
+        slopes = iter(step.gradient)
+        for level, group in enumerate(groups):
+            features = self._features(level, inputs[level], features, states[level])
+            new_states.append(features)
+            updates = self.updates[level]
+            assert isinstance(updates, nn.ModuleList)
+            for update, one in zip(updates, group, strict=True):
+                value, slope = one.detach().flatten(1), next(slopes).flatten(1)
+                parameters.append(update(features, value, slope).reshape(one.shape))
+        return step.q.with_parameters(tuple(parameters)), new_states
+
+    def _features(
+        self, level: int, inputs: list[Tensor], below: Tensor | None, state: Tensor | None
+    ) -> Tensor:
+        if self.normalise_inputs:
+            inputs = [layer_norm(one, one.shape[1:]) for one in inputs]
+        whole = torch.cat(inputs if below is None else [*inputs, below], -1)
+        features: Tensor = self.networks[level](whole)
+        cell = self.cells[level]
+        if not isinstance(cell, nn.Identity):
+            carried: Tensor = cell(features, state)
+            return carried
+        return features

@@ -1,0 +1,232 @@
+"""Latent Gaussian models: levels of Gaussian latents, each predicting the level below."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pcsim.deep.draw import Posterior
+from pcsim.deep.gaussians import bounded, noise
+from pcsim.deep.networks import FullyConnected
+from pcsim.deep.objective import PLAIN, FreeEnergy, Objective, Terms
+from pcsim.deep.outputs import Bernoulli, Output
+from pcsim.messages import check_choice, check_integer, check_number, refusal
+from pcsim.priors import Prior
+
+__all__ = ["LatentGaussian"]
+
+Precision = float | str
+
+
+class LatentGaussian(nn.Module):
+    r"""Data predicted by latents, latents by latents above them.
+
+    .. math:: p(x, z) = p(x | z_1) \, p(z_1 | z_2) \cdots p(z_L), \qquad
+        z_l | z_{l+1} \sim N(\mu_l(z_{l+1}), \mathrm{diag}\,\sigma_l^2(z_{l+1}))
+
+    Each mean (and variance) is a linear head on the features of that level's decoder network. The
+    top level is :math:`N(0, I)`, or learned.
+
+    Parameters
+    ----------
+    n_x
+        Features of the data.
+    n_z
+        Latents a level, bottom first.
+    output
+        Distribution of the data given the lowest latents.
+    decoders
+        A network a level: the first predicts the data from level 1, the next level 1 from level 2.
+        Any module with `n_in`, `n_out` and `head` (see `FullyConnected`). Without, all are linear.
+    prior_precision
+        Of the levels below the top, given the level above: "predicted", "feature" (learned, one a
+        latent), or a fixed number.
+    top_prior
+        "standard", or "learned" (mean and precision of each top latent).
+    priors
+        One more prior a latent level (`pcsim.priors`), on top of the prediction from above and not
+        renormalised, as in `pcsim.hierarchy.Hierarchy`: sparse ones for instance. Their energies
+        count with the reconstruction. None where a level has no other.
+    generator
+        Randomness of the heads' weights. Without, seed 0 is taken.
+    """
+
+    top: Tensor
+    """(2, n_L): mean and log precision of the top level."""
+
+    def __init__(
+        self,
+        n_x: int,
+        n_z: Sequence[int],
+        output: Output | None = None,
+        *,
+        decoders: Sequence[nn.Module] | None = None,
+        prior_precision: Precision = "predicted",
+        top_prior: str = "standard",
+        priors: Sequence[Prior | None] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_x = check_integer("LatentGaussian", "n_x", n_x, low=1)
+        self.n_z = tuple(check_integer("LatentGaussian", "n_z", n, low=1) for n in n_z)
+        self.output: Output = Bernoulli() if output is None else output
+        self.prior_precision = _checked(prior_precision)
+        check_choice("LatentGaussian", "top_prior", top_prior, ("standard", "learned"))
+        self.priors = _fitting(self.n_z, priors)
+        generator = generator or torch.Generator().manual_seed(0)
+        networks = self._decoders(decoders)
+        n_heads = 2 if prior_precision == "predicted" else 1
+        sizes = [(self.n_x, self.output.n_parameters), *((n, n_heads) for n in self.n_z[:-1])]
+        self.decoders = nn.ModuleList(networks)
+        self.heads = nn.ModuleList(
+            d.head(n, k, generator)  # type: ignore[operator]
+            for d, (n, k) in zip(networks, sizes, strict=True)
+        )
+        self._learned(top_prior)
+
+    def _decoders(self, given: Sequence[nn.Module] | None) -> list[nn.Module]:
+        where = "LatentGaussian"
+        if not self.n_z:
+            raise ValueError(refusal(where, "n_z ()", "a size a level", "Give at least one."))
+        networks: list[nn.Module] = list(given or (FullyConnected(n) for n in self.n_z))
+        sizes = tuple(getattr(d, "n_in", None) for d in networks)
+        if sizes != self.n_z:
+            found = f"decoders that take {sizes} latents"
+            advice = "Give one network a level, lowest first, each taking its own level."
+            raise ValueError(refusal(where, found, f"{self.n_z}", advice))
+        return networks
+
+    def _learned(self, top_prior: str) -> None:
+        shape = self.output.shared_shape(self.n_x)
+        self.log_precision_x = None if shape is None else nn.Parameter(torch.zeros(shape))
+        self.log_precisions = nn.ParameterList(
+            torch.zeros(n) for n in self.n_z[:-1] if self.prior_precision == "feature"
+        )
+        top = torch.zeros(2, self.n_z[-1])
+        if top_prior == "learned":
+            self.top = nn.Parameter(top)
+        else:
+            self.register_buffer("top", top)
+
+    def prior(self, level: int, z_above: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of a latent level given the level above it.
+
+        Parameters
+        ----------
+        level
+            1 is the lowest.
+        z_above : (..., n_{l+1})
+            Latents of the level above; None at the top.
+
+        Returns
+        -------
+        mean, log_variance
+            Of shapes that broadcast to (..., n_l).
+        """
+        if z_above is None:
+            return self.top[0], bounded(-self.top[1])
+        predicted: Tensor = self.heads[level](self.decoders[level](z_above))
+        if self.prior_precision == "predicted":
+            mean, log_variance = predicted.chunk(2, -1)
+            return mean, bounded(log_variance)
+        if self.prior_precision == "feature":
+            return predicted, bounded(-self.log_precisions[level - 1])
+        return predicted, predicted.new_tensor(-math.log(float(self.prior_precision)))
+
+    def output_parameters(self, z1: Tensor) -> tuple[Tensor, ...]:
+        """Parameters of the output given the lowest latents, each broadcastable to (..., n_x)."""
+        predicted: Tensor = self.heads[0](self.decoders[0](z1))
+        parameters = predicted.chunk(self.output.n_parameters, -1)
+        if self.log_precision_x is None:
+            return parameters
+        return (*parameters, self.log_precision_x)
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Draw data and the latents behind them from the top down (ancestral sampling).
+
+        Returns
+        -------
+        x : (n, n_x)
+        z : (n, n_l) a level, bottom first
+        """
+        z: list[Tensor] = []
+        above: Tensor | None = None
+        for level in range(len(self.n_z), 0, -1):
+            mean, log_variance = self.prior(level, above)
+            eps = noise((n, self.n_z[level - 1]), mean, generator)
+            above = mean + (0.5 * log_variance).exp() * eps
+            z.insert(0, above)
+        return self.output.sample(self.output_parameters(z[0]), generator), tuple(z)
+
+    def terms(
+        self,
+        x: Tensor,
+        q: Posterior,
+        *,
+        n_samples: int = 1,
+        generator: torch.Generator | None = None,
+        reparameterized: bool = True,
+    ) -> Terms:
+        """Draw latents from `q` and score data `x` (B, n_x) with them."""
+        if x.ndim != 2 or x.shape[1] != self.n_x:
+            found, advice = f"x of shape {tuple(x.shape)}", "Flatten each example into a row."
+            raise ValueError(refusal("free_energy", found, f"shape (B, {self.n_x})", advice))
+        check_integer("free_energy", "n_samples", n_samples, low=1)
+        draw = q.sample(self, n_samples, generator, reparameterized=reparameterized)
+        if draw.z[0].shape[1] != len(x):
+            found, expected = f"q of {draw.z[0].shape[1]} examples", f"{len(x)}, as in x"
+            raise ValueError(refusal("free_energy", found, expected, "Give q the batch of x."))
+        log_likelihood = self.output.log_prob(x, self.output_parameters(draw.z[0]))
+        for prior, z in zip(self.priors, draw.z, strict=True):
+            if prior is not None:
+                log_likelihood = log_likelihood - prior.energy(z, torch)
+        return Terms(draw, log_likelihood)
+
+    def free_energy(
+        self,
+        x: Tensor,
+        q: Posterior,
+        *,
+        n_samples: int = 1,
+        objective: Objective = PLAIN,
+        generator: torch.Generator | None = None,
+    ) -> FreeEnergy:
+        """Free energy of each example of `x` (B, n_x) at posterior `q`; gradients are pathwise.
+
+        Examples
+        --------
+        >>> from pcsim.deep.posteriors import MeanField
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> model = LatentGaussian(784, (64, 32), decoders=[
+        ...     FullyConnected(64, (512, 512), link="highway"), FullyConnected(32, (256,))])
+        >>> x, z = model.sample(5, generator)
+        >>> q = MeanField.at_prior(model, n_examples=5)
+        >>> f = model.free_energy(x, q, n_samples=10, generator=generator)
+        >>> f.total.shape, f.kl.shape, f.importance.shape
+        (torch.Size([5]), torch.Size([5, 2]), torch.Size([10, 5]))
+        """
+        terms = self.terms(x, q, n_samples=n_samples, generator=generator)
+        return objective.free_energy(terms)
+
+
+def _fitting(
+    n_z: tuple[int, ...], priors: Sequence[Prior | None] | None
+) -> tuple[Prior | None, ...]:
+    given = (None,) * len(n_z) if priors is None else tuple(priors)
+    if len(given) != len(n_z):
+        found, expected = f"{len(given)} priors", f"{len(n_z)}, one a latent level"
+        advice = "Give None to a level without one."
+        raise ValueError(refusal("LatentGaussian", found, expected, advice))
+    return given
+
+
+def _checked(precision: Precision) -> Precision:
+    where, name = "LatentGaussian", "prior_precision"
+    if isinstance(precision, str):
+        return check_choice(where, name, precision, ("predicted", "feature"))
+    return check_number(where, name, precision, positive=True)

@@ -1,0 +1,349 @@
+r"""Training of a latent Gaussian model and its inference: plain torch, torchrun for more processes.
+
+A run is a function of its settings and its data. All randomness is drawn from the seed and the
+number of the step, so a run that was stopped goes on to the same curve, bit for bit on one CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcsim.deep.checkpoint import (
+    load_checkpoint,
+    load_module,
+    optimiser_tensors,
+    restore_optimiser,
+    save_checkpoint,
+)
+from pcsim.deep.distributed import Workers, workers
+from pcsim.deep.inference import Evaluation, Inference, check_batch, infer
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.networks import FullyConnected
+from pcsim.deep.objective import KLConstraint, Objective
+from pcsim.deep.training_progress import Report, silent, training_progress
+from pcsim.deep.training_settings import TrainingSettings
+from pcsim.deep.training_step import TrainingStep, generator_for, shuffled
+from pcsim.messages import refusal
+from pcsim.storage import to_plain
+
+__all__ = ["Trained", "TrainingSettings", "restore", "train"]
+
+Prepare = Callable[[Tensor, torch.Generator], Tensor]
+LAST, BEST = "last.safetensors", "best.safetensors"
+CHECK_EVERY = 50
+"""Steps between looks at whether the loss is still finite: each waits for the device."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run did; the modules given to it hold the result."""
+
+    history: list[dict[str, Any]]
+    """A record an epoch: "epoch", "train" and "validation" free energy in nats an example."""
+    stopped_early: bool
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The record of the lowest validation (without one: training) free energy."""
+        return min(self.history, key=score)
+
+
+def train(
+    model: LatentGaussian,
+    inference: Inference,
+    x: Tensor,
+    settings: TrainingSettings = TrainingSettings(),  # noqa: B008
+    *,
+    validation: Tensor | None = None,
+    prepare: Prepare | None = None,
+    folder: str | Path | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Train in place; a folder that holds an unfinished run of the same settings is gone on with.
+
+    Under ``torchrun`` every process calls this with the same arguments; each takes its share of
+    every batch, and gradients are averaged. Only the first writes and reports.
+
+    Parameters
+    ----------
+    model, inference
+        Moved to the device and type of the settings. An inference that is no `nn.Module` has
+        nothing to learn; nor has a module after `requires_grad_(False)`.
+    x : (N, n_x)
+        Training examples.
+    validation : (M, n_x)
+        Judged after each epoch, with the same noise each time. With `patience`, what is left in the
+        modules at the end are the weights of the best epoch.
+    prepare
+        ``(batch, generator) -> batch``, drawn anew for each batch, such as `binarised`.
+    folder
+        Where checkpoints go; None keeps none.
+    after_epoch
+        Called with the number of epochs done, to look at the modules (in eval mode) as they learn.
+    progress
+        Whether to report on the error stream.
+
+    Raises
+    ------
+    ValueError
+        If the data do not fit the model, or the folder holds another run or a damaged file.
+    RuntimeError
+        If the loss is no longer finite. The last checkpoint is kept.
+    """
+    check_batch("train", model, x)
+    if validation is not None:
+        check_batch("train (validation)", model, validation)
+    with workers(settings.device) as group, matmul_precision(settings):
+        run = Run(model, inference, x, validation, prepare, settings, group, folder)
+        run.resume()
+        quiet = not (progress and group.leads)
+        shown = contextlib.nullcontext(silent)
+        n_done = len(run.history)
+        with shown if quiet else training_progress(settings.n_epochs, n_done) as report:
+            run.finish(report, after_epoch)
+        return Trained(run.history, run.is_stuck())
+
+
+def score(record: dict[str, Any]) -> float:
+    """Return what an epoch is judged by."""
+    value = record["train"] if record["validation"] is None else record["validation"]
+    return float(value)
+
+
+@contextlib.contextmanager
+def matmul_precision(settings: TrainingSettings) -> Iterator[None]:
+    """Let matrix products use TF32 inside the block, if that was asked for."""
+    before = torch.get_float32_matmul_precision()
+    if settings.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class Run:
+    """A training run: modules, optimiser and what is known of the epochs so far."""
+
+    def __init__(
+        self,
+        model: LatentGaussian,
+        inference: Inference,
+        x: Tensor,
+        validation: Tensor | None,
+        prepare: Prepare | None,
+        settings: TrainingSettings,
+        group: Workers,
+        folder: str | Path | None,
+    ) -> None:
+        self.settings, self.group, self.prepare = settings, group, prepare
+        self.dtype = torch.float64 if settings.precision == "float64" else torch.float32
+        self.step = TrainingStep(model, inference, settings.estimator).to(group.device, self.dtype)
+        self.x = x.to(group.device)
+        self.validation = None if validation is None else validation.to(group.device)
+        self.batch_size = share_of(min(settings.batch_size, len(x)), group)
+        if settings.compile:
+            for module in self.step.modules():
+                if isinstance(module, FullyConnected):
+                    module.compile()
+        self.parts = parameter_groups(self.step)
+        groups = [{"params": part} for part in self.parts]
+        self.optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+        self.shared = group.shared(self.step)
+        self.folder = None if folder is None else Path(folder)
+        self.history: list[dict[str, Any]] = []
+        target = settings.kl_target
+        self.constraint = None if target is None else KLConstraint(target=target)
+        self.best: dict[str, Tensor] | None = None
+
+    def finish(self, report: Report, after_epoch: Callable[[int], None] | None = None) -> None:
+        """Run the epochs that are missing."""
+        while len(self.history) < self.settings.n_epochs and not self.is_stuck():
+            epoch = len(self.history)
+            record = {"epoch": epoch, "train": self.learn(epoch), "validation": self.judge()}
+            self.history.append(record)
+            self.keep()
+            report(record)
+            if after_epoch is not None:
+                self.step.eval()
+                after_epoch(len(self.history))
+        if self.settings.patience is not None and self.best is not None:
+            load_module("train", self.step, self.best, "step.")
+
+    def learn(self, epoch: int) -> float:
+        """Go once through the data; return the mean free energy met on the way."""
+        settings, device = self.settings, self.group.device
+        for entry in self.optimiser.param_groups:
+            entry["lr"] = settings.learning_rate * settings.learning_rate_decay**epoch
+        self.step.train()
+        order = shuffled(len(self.x), settings.seed, epoch).to(device)
+        whole = self.batch_size * self.group.count
+        n_steps = len(self.x) // whole
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for index in range(n_steps):
+            number = epoch * n_steps + index
+            rows = order[index * whole : (index + 1) * whole][self.group.rank :: self.group.count]
+            generator = generator_for(device, settings.seed, 2, number, self.group.rank)
+            total += self.advance(self.batch(self.x[rows], generator), generator, number / n_steps)
+            if (index + 1) % CHECK_EVERY == 0 or index + 1 == n_steps:
+                self.check(total, number)
+        return float(self.group.mean(total / n_steps))
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Convert and prepare some rows of the data."""
+        rows = rows.to(self.dtype)
+        return rows if self.prepare is None else self.prepare(rows, generator)
+
+    def advance(self, x: Tensor, generator: torch.Generator, time: float) -> Tensor:
+        """Take one step of the optimiser; return the mean free energy; `time` is in epochs."""
+        settings = self.settings
+        evaluation = Evaluation(
+            n_samples=settings.n_samples,
+            objective=self.objective(time),
+            estimator=settings.estimator,
+            generator=generator,
+        )
+        half = settings.precision == "bfloat16"
+        with torch.autocast(self.group.device.type, torch.bfloat16, enabled=half):
+            loss, met = self.shared(x, evaluation, settings.n_iterations)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if settings.largest_gradient is not None:
+            for part in self.parts:
+                nn.utils.clip_grad_norm_(part, settings.largest_gradient)
+        self.optimiser.step()
+        if self.constraint is not None:
+            kl = self.group.mean(met.kl.mean(0, keepdim=True))
+            self.constraint = self.constraint.updated(replace(met, kl=kl))
+        return torch.as_tensor(-met.elbo).double().mean()
+
+    def objective(self, time: float) -> Objective:
+        """Return what is minimised at a time, in epochs."""
+        plain = self.settings.objective
+        if self.constraint is not None:
+            return self.constraint.objective(plain)
+        if not self.settings.kl_warm_up:
+            return plain
+        weight = plain.kl_weight * min(1.0, time / self.settings.kl_warm_up)
+        return replace(plain, kl_weight=weight)
+
+    def check(self, total: Tensor, step: int) -> None:
+        """Stop a run that diverged before it is written down."""
+        finite = [total] + [p.detach().sum() for part in self.parts for p in part]
+        if not bool(torch.isfinite(torch.stack([one.double() for one in finite])).all()):
+            found = f"a loss or a weight NaN or infinite by step {step + 1}"
+            advice = "Lower learning_rate or set largest_gradient; the last checkpoint is kept."
+            raise RuntimeError(refusal("train", found, "finite numbers", advice))
+
+    def judge(self) -> float | None:
+        """Return the validation free energy, on the same noise each time."""
+        if self.validation is None:
+            return None
+        settings = self.settings
+        generator = generator_for(self.group.device, settings.seed, 3)
+        self.step.eval()
+        total = 0.0
+        for rows in self.validation.split(max(self.batch_size, 500)):
+            inferred = infer(
+                self.step.inference, self.step.model, self.batch(rows, generator),
+                n_iterations=settings.n_iterations, n_samples=settings.n_samples,
+                generator=generator,
+            )  # fmt: skip
+            total += float(inferred.trace[-1].double().sum())
+        return total / len(self.validation)
+
+    def is_stuck(self) -> bool:
+        """Whether the last `patience` epochs brought nothing better."""
+        patience = self.settings.patience
+        if patience is None or not self.history:
+            return False
+        best = min(range(len(self.history)), key=lambda epoch: score(self.history[epoch]))
+        return len(self.history) - 1 - best >= patience
+
+    def keep(self) -> None:
+        """Write the checkpoint if it is due, and remember the best weights."""
+        settings, epoch = self.settings, len(self.history)
+        modules = {f"step.{name}": one for name, one in self.step.state_dict().items()}
+        record: dict[str, Any] = {"settings": settings.record(), "history": self.history}
+        if self.constraint is not None:
+            record["log_multiplier"] = self.constraint.log_multiplier
+        is_best = score(self.history[-1]) <= min(map(score, self.history))
+        if settings.patience is not None and is_best:
+            self.best = {name: one.detach().cpu().clone() for name, one in modules.items()}
+        if self.folder is not None and self.group.leads:
+            if settings.patience is not None and is_best:
+                save_checkpoint(self.folder / BEST, modules, record)
+            last = epoch == settings.n_epochs or self.is_stuck()
+            if last or epoch % settings.checkpoint_every == 0:
+                state = optimiser_tensors(self.optimiser, "optimiser.")
+                save_checkpoint(self.folder / LAST, {**modules, **state}, record)
+        self.group.wait()
+
+    def resume(self) -> None:
+        """Take up the run that the folder holds, if it holds one."""
+        if self.folder is None or not (self.folder / LAST).exists():
+            return
+        where = f"train in {self.folder}"
+        tensors, record = load_checkpoint(self.folder / LAST)
+        check_same(where, record.get("settings"), self.settings)
+        load_module(where, self.step, tensors, "step.")
+        restore_optimiser(where, self.optimiser, tensors, "optimiser.")
+        self.history = list(record["history"])
+        if self.constraint is not None:
+            multiplier = float(record["log_multiplier"])
+            self.constraint = replace(self.constraint, log_multiplier=multiplier)
+        if self.settings.patience is not None and (self.folder / BEST).exists():
+            self.best = load_checkpoint(self.folder / BEST)[0]
+
+
+def share_of(batch_size: int, group: Workers) -> int:
+    """Return the examples of a batch that each process takes."""
+    if batch_size % group.count:
+        found = f"batches of {batch_size} for {group.count} processes"
+        advice = "Choose a multiple of the number of processes."
+        raise ValueError(refusal("train", found, "equal shares", advice))
+    return batch_size // group.count
+
+
+def parameter_groups(step: TrainingStep) -> list[list[nn.Parameter]]:
+    """Return what is to learn of the model and of the inference; what is frozen is left out."""
+    inference = step.inference
+    parts = [list(step.model.parameters())]
+    if isinstance(inference, nn.Module):
+        parts.append(list(inference.parameters()))
+    learned = [[one for one in part if one.requires_grad] for part in parts]
+    if not any(learned):
+        advice = "Call requires_grad_() on what is to learn."
+        raise ValueError(refusal("train", "nothing that learns", "a free parameter", advice))
+    return [part for part in learned if part]
+
+
+def check_same(where: str, saved: Any, settings: TrainingSettings) -> None:
+    """Refuse to go on with a run of other settings."""
+    own: dict[str, Any] = to_plain(settings.record())
+    if saved == own:
+        return
+    other = saved if isinstance(saved, dict) else {}
+    names = [name for name in own if own[name] != other.get(name)]
+    found = ", ".join(f"{name} {other.get(name)!r} in the checkpoint" for name in names[:3])
+    expected = ", ".join(f"{name} {own[name]!r}" for name in names[:3])
+    raise ValueError(refusal(where, found, expected, "Train in a new folder."))
+
+
+def restore(model: LatentGaussian, inference: Inference, folder: str | Path) -> dict[str, Any]:
+    """Give modules the weights that `train` left in a folder; return the checkpoint's record.
+
+    The best weights if the run had `patience`, else the last.
+    """
+    name = BEST if (Path(folder) / BEST).exists() else LAST
+    tensors, record = load_checkpoint(Path(folder) / name)
+    load_module(f"restore {folder}", TrainingStep(model, inference), tensors, "step.")
+    return record

@@ -1,0 +1,250 @@
+"""The gradients of inference: written out, by autograd, and estimated without a path."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.func import jacrev, vmap
+
+from pcsim.deep.estimators import Pathwise, ScoreFunction
+from pcsim.deep.flows import Flow, Flowed
+from pcsim.deep.gaussians import noise
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.linear_gaussian import LinearGaussian
+from pcsim.deep.networks import FullyConnected
+from pcsim.deep.objective import Objective
+from pcsim.deep.outputs import Bernoulli, Gaussian
+from pcsim.deep.posteriors import FullCovariance, MeanField, Point, TopDown
+
+N_X, N_Z, S = 5, 3, 400
+SIZES = (3, 2)
+
+
+@pytest.fixture
+def generator(rng):
+    return torch.Generator().manual_seed(int(rng.integers(2**31)))
+
+
+def normal(generator, *shape):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def nonlinear(output, sizes, generator, **settings):
+    """A model whose weights are large enough for the curvature of tanh to matter."""
+    decoders = [FullyConnected(n, (7,), activation="tanh", generator=generator) for n in sizes]
+    model = LatentGaussian(
+        N_X, sizes, output, decoders=decoders, generator=generator, **settings
+    ).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter + 0.5 * normal(generator, *parameter.shape))
+    return model
+
+
+def one_level(output, generator, precision_p=0.7):
+    """Model, data and a posterior none of whose sigmas is 1."""
+    model = nonlinear(output, (N_Z,), generator, top_prior="learned")
+    with torch.no_grad():
+        log_precision = torch.full((N_Z,), math.log(precision_p))
+        model.top.copy_(torch.stack([normal(generator, N_Z), log_precision]))
+    x = output.sample(model.output_parameters(normal(generator, 4, N_Z)), generator).detach()
+    q = MeanField((normal(generator, 4, N_Z),), (math.log(0.36) + 0.2 * normal(generator, 4, N_Z),))
+    return model, x, q
+
+
+def written_out(model, x, q, seed):
+    """Section 6.1: -dF / d mu_q and -dF / d log sigma_q^2, the expectation over the same noise."""
+    (mu,), (log_variance,) = q.mean, q.log_variance
+    sigma = (0.5 * log_variance).exp()
+    eps = noise((S, *mu.shape), mu, torch.Generator().manual_seed(seed))
+    z = mu + sigma * eps
+
+    def decoded(z1):
+        return model.output_parameters(z1)[0]
+
+    with torch.no_grad():
+        jacobian = vmap(jacrev(decoded))(z.reshape(-1, N_Z)).reshape(S, 4, N_X, N_Z)
+        e = model.output.weighted_error(x, (decoded(z),))
+        mu_p, precision_p = model.top[0], model.top[1].exp()
+    drive = torch.einsum("sbxz,sbx->sbz", jacobian, e)
+    by_mean = drive.mean(0) - precision_p * (mu - mu_p)
+    by_sigma = (eps * drive).mean(0) - precision_p * sigma + 1 / sigma
+    split = torch.einsum("bxz,bx->bz", jacobian.mean(0), e.mean(0)) - precision_p * (mu - mu_p)
+    return by_mean, sigma / 2 * by_sigma, split
+
+
+@pytest.mark.parametrize("output", [Gaussian(4.0), Gaussian(0.7), Bernoulli()], ids=str)
+@pytest.mark.parametrize("precision_p", [0.7, 4.0])
+def test_gradients_of_section_6_1(output, precision_p, generator):
+    model, x, q = one_level(output, generator, precision_p)
+    same = torch.Generator().manual_seed(11)
+    _, (mean, log_variance) = Pathwise().gradient(model, x, q, S, Objective(), same)
+    by_mean, by_log_variance, split = written_out(model, x, q, 11)
+    torch.testing.assert_close(-mean, by_mean, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(-log_variance, by_log_variance, rtol=1e-10, atol=1e-10)
+    # The thesis' product of two averages is another number, by far more than rounding.
+    assert (split - by_mean).abs().max() > 1e-2
+
+
+def test_gradient_is_cut_from_the_posterior_and_open_to_the_model(generator):
+    model, x, q = one_level(Gaussian(4.0), generator)
+    leaf = q.detached()
+    with torch.no_grad():
+        f, gradient = Pathwise().gradient(model, x, leaf, 2, Objective(), generator)
+    assert all(not g.requires_grad for g in gradient)
+    f.total.mean().backward()
+    assert all(p.grad is None for p in leaf.parameters)
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def analytic(exact, x, q):
+    """Free energy of a mean field in a one-level linear model, differentiable."""
+    (mu,), (log_variance,) = q.mean, q.log_variance
+    (w,), (b, mean), (precision, top) = exact.weights, exact.biases, exact.precisions
+    spread = log_variance.exp() @ (w.square().T @ precision[:, None])
+    fit = (precision * (x - mu @ w.T - b).square()).sum(-1) + spread[:, 0]
+    fit = 0.5 * (fit + N_X * math.log(2 * math.pi) - precision.log().sum())
+    kl = top * (log_variance.exp() + (mu - mean).square()) - 1 - top.log() - log_variance
+    return fit + 0.5 * kl.sum(-1)
+
+
+ESTIMATORS = {
+    "pathwise": Pathwise,
+    "none": lambda: ScoreFunction("none"),
+    "leave_one_out": lambda: ScoreFunction("leave_one_out"),
+    "running_mean": lambda: ScoreFunction("running_mean"),
+}
+
+
+def copies(q, n):
+    """The same posterior for n examples."""
+    return q.with_parameters(tuple(p[:1].expand(n, *p.shape[1:]) for p in q.parameters))
+
+
+@pytest.mark.parametrize("kl", ["closed", "sampled"])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimators_agree_with_the_analytic_gradient(name, kl, generator):
+    weights, n = normal(generator, N_X, N_Z), 20_000
+    exact = LinearGaussian(
+        (weights,),
+        (normal(generator, N_X), normal(generator, N_Z)),
+        (torch.full((N_X,), 4.0).double(), torch.full((N_Z,), 0.75).double()),
+    )
+    x = normal(generator, 1, N_X)
+    q = MeanField((normal(generator, 1, N_Z),), (normal(generator, 1, N_Z) - 2,)).detached()
+    expected = torch.autograd.grad(analytic(exact, x, q).sum(), q.parameters)
+    estimator, model, objective = ESTIMATORS[name](), exact.model(), Objective(kl=kl)
+    if name == "running_mean":  # the first call has no earlier one to take the mean of
+        estimator.free_energy(model, x.expand(50, -1), copies(q, 50), 2, objective, generator)
+        assert estimator.level > 0
+    f, gradient = estimator.gradient(model, x.expand(n, -1), copies(q, n), 2, objective, generator)
+    value = analytic(exact, x, q).item()
+    assert abs(f.total.mean().item() - value) < 4 * f.total.std().item() / math.sqrt(n)
+    for found, wanted in zip(gradient, expected, strict=True):
+        assert ((found.mean(0) - wanted[0]).abs() < 4 * found.std(0) / math.sqrt(n)).all()
+
+
+def families(model, generator):
+    flows = [Flow(n, generator=generator).double() for n in SIZES]
+    context = normal(generator, 1, 2)
+    conditioned = [Flow(n, "planar", n_context=2, generator=generator).double() for n in SIZES]
+    start = {
+        "mean_field": MeanField.at_prior(model, 1),
+        "top_down": TopDown.at_prior(model, 1),
+        "full_covariance": FullCovariance.at_prior(model, 1),
+        "flowed": Flowed.at_prior(model, 1, flows),
+        "planar": Flowed.at_prior(model, 1, conditioned, context),
+    }
+    return {
+        name: q.with_parameters(tuple(p + 0.3 * normal(generator, *p.shape) for p in q.parameters))
+        for name, q in start.items()
+    }
+
+
+@pytest.mark.parametrize("kl", ["closed", "sampled"])
+@pytest.mark.parametrize("name", ["mean_field", "top_down", "full_covariance", "flowed", "planar"])
+def test_score_function_agrees_with_the_path(name, kl, generator):
+    """Two levels, nonlinear: in every parameter of the posterior."""
+    model, n = nonlinear(Gaussian(0.7), SIZES, generator), 15_000
+    q, x = copies(families(model, generator)[name], n), normal(generator, 1, N_X).expand(n, -1)
+    objective = Objective(kl=kl, kl_weight=0.8)
+    _, path = Pathwise().gradient(model, x, q, 2, objective, generator)
+    _, score = ScoreFunction().gradient(model, x, q, 2, objective, generator)
+    for a, b in zip(path, score, strict=True):
+        se = ((a.var(0) + b.var(0)) / n).sqrt()
+        assert ((a.mean(0) - b.mean(0)).abs() <= 4 * se).all()
+
+
+@pytest.mark.parametrize("name", ["mean_field", "top_down"])
+def test_both_estimators_teach_the_generative_model_alike(name, generator):
+    """A ladder's posterior holds the prior, so its weights need the score as well."""
+    model, repeats, n = nonlinear(Gaussian(0.7), SIZES, generator), 40, 400
+    x = normal(generator, 1, N_X).expand(n, -1)
+    q = copies(families(model, generator)[name], n)
+    found = []
+    for estimator in (Pathwise(), ScoreFunction()):
+        rows = []
+        for _ in range(repeats):
+            f = estimator.free_energy(model, x, q, 2, Objective(), generator)
+            gradient = torch.autograd.grad(f.total.mean(), tuple(model.parameters()))
+            rows.append(torch.cat([g.flatten() for g in gradient]))
+        found.append(torch.stack(rows))
+    a, b = found
+    se = ((a.var(0) + b.var(0)) / repeats).sqrt()
+    # 4.5 of Student's t with 78 degrees of freedom, for a hundred weights at once
+    assert ((a.mean(0) - b.mean(0)).abs() <= 4.5 * se + 1e-12).all()
+
+
+def test_baselines_are_what_they_say():
+    costs = [torch.tensor([[1.0], [3.0], [8.0]]), torch.tensor([[2.0], [5.0], [8.0]])]
+    others = ScoreFunction("leave_one_out")._baseline(costs[0])
+    assert others[:, 0].tolist() == [5.5, 4.5, 2.0]
+    running = ScoreFunction("running_mean", decay=0.75)
+    # never the cost of its own call: nothing, then 4, then 0.75 * 4 + 0.25 * 5
+    for cost, expected in ((costs[0], 0.0), (costs[1], 4.0), (costs[0], 4.25)):
+        assert running._baseline(cost)[:, 0].tolist() == [expected] * 3
+
+
+def test_baselines_lower_the_variance(generator):
+    model, x, q = one_level(Gaussian(4.0), generator)
+    n = 3000
+    many, data = copies(q, n), x[:1].expand(n, -1)
+    spread = {}
+    for name, make in ESTIMATORS.items():
+        estimator = make()
+        estimator.free_energy(model, data, many, 4, Objective(), generator)
+        _, (gradient, _) = estimator.gradient(model, data, many, 4, Objective(), generator)
+        spread[name] = gradient.var(0).sum().item()
+    assert spread["pathwise"] < spread["leave_one_out"] < spread["none"]
+    assert spread["running_mean"] < spread["none"]
+
+
+@pytest.mark.parametrize("estimator", [Pathwise(), ScoreFunction()], ids=["path", "score"])
+def test_both_estimators_train_to_the_evidence(estimator, generator):
+    """Stochastic ascent of a full-covariance posterior ends at the exact one."""
+    model = LatentGaussian(N_X, (2,), Gaussian(4.0), generator=generator).double()
+    exact = LinearGaussian.of(model)
+    x = normal(generator, 8, N_X)
+    q = FullCovariance.at_prior(model, 8).detached()
+    optimiser = torch.optim.Adam(q.parameters, lr=0.05)
+    for step in range(400):
+        optimiser.param_groups[0]["lr"] = 0.05 / (1 + step / 50)
+        f = estimator.free_energy(model, x, q, 32, Objective(), generator)
+        optimiser.zero_grad()
+        f.total.sum().backward()
+        optimiser.step()
+    with torch.no_grad():
+        f = model.free_energy(x, q, n_samples=2000, generator=generator)
+    gap = f.total + exact.log_evidence(x)
+    assert gap.mean() < 0.05
+
+
+def test_refusals(refused, generator):
+    model, x, q = one_level(Gaussian(4.0), generator)
+    one = ScoreFunction().gradient
+    assert "leave one out" in refused(one, model, x, q, 1, Objective(), generator)
+    point = Point.at_prior(model, 4)
+    assert "Pathwise" in refused(one, model, x, point, 2, Objective(), generator)
+    assert "'leave_one_out'" in refused(ScoreFunction, "loo")

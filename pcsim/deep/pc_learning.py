@@ -354,6 +354,6 @@ def backprop_step(
         if name == last:
             loss = energy(target, prediction)
     optimiser.zero_grad()
-    loss.mean().backward()  # type: ignore[no-untyped-call]
+    loss.mean().backward()
     optimiser.step()
     return loss.detach()

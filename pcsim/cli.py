@@ -1,4 +1,4 @@
-"""The command ``pcsim``: list, show, simulate, test, run, report, check.
+"""The command ``pcsim``: list, show, simulate, test, run, report, check, data.
 
 Nothing heavy is imported before a command needs it. What goes wrong is said in one message.
 """
@@ -24,6 +24,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+data_app = typer.Typer(
+    help="Data sets: what is known of them, and downloads.", no_args_is_help=True
+)
+app.add_typer(data_app, name="data")
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
@@ -37,7 +42,7 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run
 @app.command("list")
 def list_(
     room: Annotated[
-        str | None, typer.Argument(help="circuits, analysis, experiments, models or stimuli.")
+        str | None, typer.Argument(help="circuits, analysis, experiments, models, stimuli or data.")
     ] = None,
 ) -> None:
     """What there is, a line each."""
@@ -165,6 +170,33 @@ def check(
     if broken:
         raise ValueError(f"check: found {len(broken)} broken laws in {file}, expected none.")
     typer.echo(f"{file}: lawful.")
+
+
+@data_app.command("fetch")
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Names of 'pcsim list data'.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to take elsewhere as PCSIM_DATA; else the cache."),
+    ] = None,
+) -> None:
+    """Download data sets; what has arrived is kept, and checked."""
+    from pcsim import data
+
+    for name in names:
+        data.record(name)
+    for name in names:
+        typer.echo(f"{name}: {data.fetch(name, folder=out)}")
+
+
+@data_app.command("show")
+def show_data(
+    name: Annotated[str, typer.Argument(help="A name of 'pcsim list data'.")],
+) -> None:
+    """Contents, licence, citation, sources with checksums, and where it is."""
+    from pcsim import data
+
+    typer.echo(data.describe(name))
 
 
 def _pairs(given: list[str] | None) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +9,10 @@ from pcsim import catalog
 from pcsim.experiment import Experiment, run_experiment
 from pcsim.experiment_battery import battery_pieces, collect_battery
 from pcsim.messages import unknown_name
+from pcsim.storage import cache_folder
 from pcsim.verdict import Verdict, read_csv
 
-__all__ = ["cache_folder", "hypothesis_name", "put_to_test", "table"]
+__all__ = ["hypothesis_name", "put_to_test", "table"]
 
 REPLICAS = {"quick": 3, "full": 5}
 HEAD: tuple[str, ...] = (
@@ -25,15 +25,6 @@ HEAD: tuple[str, ...] = (
     "n of total",
     "expected",
 )
-
-
-def cache_folder() -> Path:
-    """Return where trained models are kept: PCSIM_CACHE, or the user's cache folder."""
-    own = os.environ.get("PCSIM_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "pcsim"
 
 
 def hypothesis_name(spec: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pcsim import catalog, roster
+from pcsim import catalog, data, roster
 from pcsim.hypothesis import Hypothesis
 from pcsim.hypothesis_expectations import MARKS, expectation_table
 from pcsim.messages import unknown_name
@@ -29,7 +29,7 @@ WIDTH = 96
 
 def listing(room: str | None) -> str:
     """Return a line for everything in a room, or in all of them."""
-    rooms = (*ROOMS, "models", "stimuli")
+    rooms = (*ROOMS, "models", "stimuli", "data")
     if room is not None and room not in rooms:
         raise unknown_name("list", "room", room, rooms)
     blocks = []
@@ -51,6 +51,10 @@ def _entries(room: str) -> Iterator[tuple[str, str]]:
 
         for name, function in sorted(stimulus_functions().items()):
             yield name, (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
+    elif room == "data":
+        for name in data.available():
+            here = [split for split, place in data.where(name).items() if place]
+            yield name, f"{data.record(name).title}; here: {', '.join(here) or 'nothing'}"
     else:
         for name in catalog.names(room):
             yield name, catalog.describe(room, name)

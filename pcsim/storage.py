@@ -15,7 +15,16 @@ import numpy as np
 
 from pcsim.messages import refusal
 
-__all__ = ["atomic_path", "read_json", "to_plain", "write_json", "write_text"]
+__all__ = ["atomic_path", "cache_folder", "read_json", "to_plain", "write_json", "write_text"]
+
+
+def cache_folder() -> Path:
+    """Return where models and data are kept: PCSIM_CACHE, or the user's cache folder."""
+    own = os.environ.get("PCSIM_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "pcsim"
 
 
 @contextlib.contextmanager

@@ -177,7 +177,7 @@ def draw_steps(ax: Axes, result: xr.Dataset, way: str) -> None:
     ax.set_xlim(0, 280)
     ax.set_xlabel("Inference steps")
     ax.set_ylabel("Cosine with backpropagation")
-    ax.set_title(f"{way}, output variance 1", fontsize=7)
+    ax.set_title(way.removeprefix("PC, "), fontsize=7)
     place = {"loc": "lower left"} if way == WAYS[0] else {"loc": "center right"}
     ax.legend(labelcolor="black", **place)
 
@@ -202,8 +202,9 @@ def draw_variances(ax: Axes, result: xr.Dataset) -> None:
     ax.set_yscale("log")
     ax.axhline(1e-3, color="black", linewidth=0.6, linestyle=":")
     ax.set_xlabel("Variance of the output (hidden: 1)")
-    ax.set_ylabel("1 \N{MINUS SIGN} cosine at step 256")
-    ax.set_title("PC; open: error of a hundredth at 1", fontsize=7)
+    ax.set_ylabel("1 \N{MINUS SIGN} cosine")
+    ax.set_title("PC, step 256", fontsize=7)
+    ax.annotate("open: error\nof a hundredth", (0.6, 4e-3), ha="left", va="top", fontsize=6)
     ax.legend(loc="lower left")
 
 

@@ -6,8 +6,9 @@ of learning rates. What they differ in is what the weights are changed at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from pcsim.deep.pc_replicas import (
 )
 from pcsim.messages import check_choice, refusal
 
-__all__ = ["Change", "Lesson", "Networks", "RULES", "change_weights", "epochs", "error_rate", "train"]
+__all__ = ["Change", "Lesson", "Networks", "RULES", "change_weights", "error_rate", "train"]
 
 RULES = ("pc", "bp")
 OPTIMISERS = ("sgd", "adam", "proximal")
@@ -91,7 +92,12 @@ class Networks:
         rates = torch.tensor(self.rates * len(self.seeds), device=self.device)
         return Replicas(weights, biases, net.activation, net.loss), rates
 
-    def spread(self, values: NDArray[np.float32]) -> Tensor:
+    def resume(self, weights: Sequence[NDArray[np.float32]]) -> tuple[Replicas, Tensor]:
+        """Return networks without biases that start at weights (seed, n_out, n_in), one a layer."""
+        _, rates = self.build()
+        return Replicas([self.spread(one) for one in weights], [], self.activation, self.loss), rates
+
+    def spread(self, values: NDArray[Any]) -> Tensor:
         """Return values (seed, ...) for every network, (replica, ...)."""
         if len(values) != len(self.seeds):
             found = f"values for {len(values)} seeds"
@@ -199,37 +205,11 @@ def _tested(
     networks: Networks, net: Replicas, x: NDArray[np.float32], label: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     shape = len(networks.seeds), len(networks.rates)
-    if x.ndim == 2:
-        inputs = torch.as_tensor(x, device=networks.device).expand(len(net.weights[0]), *x.shape)
-        labels = torch.as_tensor(label, device=networks.device)
-    else:
-        inputs, labels = networks.spread(x), networks.spread(label)  # type: ignore[arg-type]
+    device, copies = networks.device, len(net.weights[0])
+    inputs = (
+        networks.spread(x)
+        if x.ndim == 3
+        else torch.as_tensor(x, device=device).expand(copies, *x.shape)
+    )
+    labels = networks.spread(label) if label.ndim == 2 else torch.as_tensor(label, device=device)
     return error_rate(net, inputs, labels).cpu().numpy().reshape(shape)
-
-
-def epochs(
-    x: NDArray[np.float32],
-    y: NDArray[np.float32],
-    *,
-    batch: int,
-    rngs: Sequence[np.random.Generator],
-    most: int | None = None,
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Yield the batches of one pass in random order, every seed its own; the last may be small.
-
-    Parameters
-    ----------
-    x, y
-        (seed, n, ...).
-    rngs
-        One a seed.
-    most
-        Number of batches after which to stop.
-    """
-    order = np.stack([rng.permutation(x.shape[1]) for rng in rngs])
-    for count, begin in enumerate(range(0, x.shape[1], batch)):
-        if most is not None and count == most:
-            return
-        picked = order[:, begin : begin + batch]
-        rows = np.arange(len(x))[:, None]
-        yield x[rows, picked], y[rows, picked]

@@ -13,9 +13,12 @@ from pcsim.stats_student import mean_interval
 __all__ = ["PAIR_COLUMNS", "Pairing", "best_pair", "pair_row", "with_intervals"]
 
 PAIR_COLUMNS = (
-    "study,condition,quantity,pc,bp,gain,low,high,n_seeds,pc_rate,bp_rate,published,holds"
+    "study,condition,quantity,pc,bp,gain,low,high,n_seeds,pc_rate,bp_rate,edge,published,holds"
 )
-"""Columns of a table; `gain` is how much better predictive coding is, with its 95 % interval."""
+"""Columns of a table; `gain` is how much better predictive coding is, with its 95 % interval.
+
+`edge` names the rules whose best rate is the first or last of the grid: there may be a better one.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,8 @@ class Pairing:
     bp_rate: float
     higher: bool = False
     """Whether higher is better."""
+    edge: str = ""
+    """The rules whose best rate is at an end of the grid."""
 
     @property
     def gain(self) -> NDArray[np.float64]:
@@ -54,25 +59,33 @@ def best_pair(pc: xr.DataArray, bp: xr.DataArray, *, higher: bool = False) -> Pa
     (1.0, 0.1, [0.2, 0.2])
     """
     found: list[tuple[NDArray[np.float64], float]] = []
-    for values in (pc, bp):
+    edges = []
+    for rule, values in (("pc", pc), ("bp", bp)):
         means = values.mean("seed")
-        place = means.argmax("rate") if higher else means.argmin("rate")
-        best = values.isel(rate=int(place))
+        place = int(means.argmax("rate") if higher else means.argmin("rate"))
+        best = values.isel(rate=place)
         found.append((best.to_numpy().astype(np.float64), float(best["rate"])))
+        if place in (0, values.sizes["rate"] - 1) and values.sizes["rate"] > 1:
+            edges.append(rule)
     (ours, our_rate), (theirs, their_rate) = found
-    return Pairing(ours, theirs, our_rate, their_rate, higher)
+    return Pairing(ours, theirs, our_rate, their_rate, higher, " ".join(edges))
 
 
 def pair_row(study: str, condition: str, quantity: str, pair: Pairing, published: str) -> str:
-    """Return a row of the table; `holds` is "yes" or "no" where the interval leaves out 0."""
+    """Return a row of the table; `holds` is "yes" or "no" where the interval leaves out 0.
+
+    Where "equal" is published, it is "yes" if no seed differs.
+    """
     found = mean_interval(pair.gain)
     holds = "open"
-    if found.n > 1 and (found.low > 0 or found.high < 0):
+    if published == "equal":
+        holds = "no" if pair.gain.any() else "yes"
+    elif found.n > 1 and (found.low > 0 or found.high < 0):
         holds = "yes" if found.low > 0 else "no"
     numbers = (pair.pc.mean(), pair.bp.mean(), *found[:3])
     text = ",".join(f"{one:.6g}" for one in numbers)
     rates = f"{pair.pc_rate:g},{pair.bp_rate:g}"
-    return f"{study},{condition},{quantity},{text},{found.n},{rates},{published},{holds}"
+    return f"{study},{condition},{quantity},{text},{found.n},{rates},{pair.edge},{published},{holds}"
 
 
 def with_intervals(rows: xr.Dataset) -> xr.Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import xarray as xr
 
 from pcsim.plots_style import COLOURS
@@ -23,7 +24,7 @@ def plot_pairs(data: xr.Dataset, ax: Axes, *, labels: Mapping[str, str]) -> Axes
     for rule, (meaning, mark, line) in STYLES.items():
         mean, low, high = (data[rule].sel(bound=b).to_numpy() for b in ("mean", "low", "high"))
         ax.errorbar(
-            x, mean, [mean - low, high - mean], color=COLOURS[meaning], marker=mark,
+            x, mean, np.stack([mean - low, high - mean]), color=COLOURS[meaning], marker=mark,
             linestyle=line, label=labels[rule], elinewidth=0.6,
         )  # fmt: skip
     return ax

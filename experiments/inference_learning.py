@@ -1,4 +1,4 @@
-"""Is inference learning steadier than backpropagation, and faster at batch size 1? (Alonso et al. 2022)
+"""Is inference learning steadier than backpropagation, and faster at batch size 1? (Alonso 2022)
 
 MNIST, one image at a time, network 784-256-256-10, rectifiers, softmax with cross-entropy, biases.
 Four rules: backpropagation and inference learning, each with plain slopes (BP-SGD, IL-SGD) and
@@ -14,8 +14,8 @@ quoted): IL learns faster than BP-SGD at batch size 1, and is stable over far mo
 What differs: activities live before the rectifier for all rules (in the authors' code IL-SGD has
 them after it); the proximal target's share is found once, at the feedforward start, as in
 `pcsim.deep.pc_learning.proximal_step`; IL-Adam has the published rate of CIFAR-10, the only one
-there is, times 10. At quick: 3 seeds, 1,000 images instead of 50,000, 500 test images; for stability
-300 instead of 20,000.
+there is, times 10. At quick: 3 seeds, 1,000 images instead of 50,000, 500 test images; for
+stability 300 instead of 20,000.
 """
 
 from __future__ import annotations
@@ -69,7 +69,12 @@ STEADY = ("BP-SGD", "IL-SGD", "BP-prox", "IL-prox")
 RATES = (0.01, 0.1, 1.0, 2.5, 10.0, 100.0)
 LEARNS = 0.5
 """A rate counts as stable if the final error is below this."""
-PAIRS = (("IL-SGD", "BP-SGD"), ("IL-prox", "BP-SGD"), ("IL-prox", "BP-prox"), ("IL-Adam", "BP-Adam"))
+PAIRS = (
+    ("IL-SGD", "BP-SGD"),
+    ("IL-prox", "BP-SGD"),
+    ("IL-prox", "BP-prox"),
+    ("IL-Adam", "BP-Adam"),
+)
 SIZES = (784, 256, 256, 10)
 COLUMNS = "part,rule,against,quantity,value,other,gain,low,high,n_seeds,rate,other_rate,holds"
 

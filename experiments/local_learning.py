@@ -8,15 +8,15 @@ after training by backpropagation. Two controls carry errors by fixed random mat
 transposed weights: predictive coding, and backpropagation (feedback alignment).
 
 Published (Whittington & Bogacz 2017, https://doi.org/10.1162/NECO_a_00949): "for certain
-parameters" the changes converge to backpropagation's (abstract, read); the parameter is the variance
-of the output, shown at 1 to 256 (remembered). What differs: the paper's network on MNIST is
-784-600-600-10 and sigmoid (remembered).
+parameters" the changes converge to backpropagation's (abstract, read); the parameter is the
+variance of the output, shown at 1 to 256 (remembered). What differs: the paper's network on MNIST
+is 784-600-600-10 and sigmoid (remembered).
 
-Small errors alone do not make the two equal. In a linear network with one hidden layer the output's
-error at equilibrium is :math:`(I + \\pi W W^\\top)^{-1}` times that of backpropagation, however small
-it is; it is the precision :math:`\\pi` of the output that has to be small. On the way there,
-slopes reach a layer k links away from the output in k steps, and at that very step the direction is
-exactly backpropagation's (Song et al. 2020, https://arxiv.org/abs/2103.04689).
+Small errors alone do not make the two equal. In a linear network with one hidden layer the
+output's error at equilibrium is :math:`(I + \\pi W W^\\top)^{-1}` times that of backpropagation,
+however small it is; it is the precision :math:`\\pi` of the output that has to be small. On the
+way there, slopes reach a layer k links away from the output in k steps, and at that very step the
+direction is exactly backpropagation's (Song et al. 2020, https://arxiv.org/abs/2103.04689).
 """
 
 from __future__ import annotations
@@ -178,8 +178,7 @@ def draw_steps(ax: Axes, result: xr.Dataset, way: str) -> None:
     ax.set_xlabel("Inference steps")
     ax.set_ylabel("Cosine with backpropagation")
     ax.set_title(way.removeprefix("PC, "), fontsize=7)
-    place = {"loc": "lower left"} if way == WAYS[0] else {"loc": "center right"}
-    ax.legend(labelcolor="black", **place)
+    ax.legend(loc="lower left" if way == WAYS[0] else "center right")
 
 
 def draw_variances(ax: Axes, result: xr.Dataset) -> None:

@@ -15,10 +15,10 @@ Published (https://doi.org/10.1038/s41593-023-01514-1; directions read in the ab
 authors' code, no number is quoted): predictive coding has less error in every one of these.
 
 What differs, at every scale: seeds are ours; the tasks of `continual` get five different outputs
-each, where the authors' mapping lets two classes of a task fall together; the grid for batch sizes is
-the union of the authors' files and .001, and for depths goes down to .0001, as in one of their files
-(the best rate was at the edge without); networks of `drift` are pre-trained one for each seed, with
-targets 0 and 1 and at rate .0025 instead of .01, at which one of ours learned nothing.
+each, where the authors' mapping lets two classes of a task fall together; the grid for batch sizes
+is the union of the authors' files and .001, and for depths goes down to .0001, as in one of their
+files (the best rate was at the edge without); networks of `drift` are pre-trained one for each
+seed, with targets 0 and 1 and at rate .0025 instead of .01, at which one of ours learned nothing.
 At quick: 3 seeds, fewer epochs, images and depths, 1,000 test images; see `EXPERIMENT`.
 """
 
@@ -106,9 +106,7 @@ def course_of(study: str, condition: int, seeds: Sequence[int], plan: Any) -> It
     images = load_images("fashion_mnist", n_test=plan["n_test"])
     if study == "continual":
         rounds, each = plan["continual_rounds"], plan["continual_per_class"]
-        return alternating(
-            images, seeds, per_class=each, batch=500, n_rounds=rounds, n_epochs=4
-        )
+        return alternating(images, seeds, per_class=each, batch=500, n_rounds=rounds, n_epochs=4)
     if study == "drift":
         epochs, each = plan["drift_epochs"], plan["drift_per_class"]
         return drifting(images, seeds, per_class=each, batch=32, n_epochs=epochs, interval=64)
@@ -142,9 +140,7 @@ def learn(
     ).to_netcdf(folder / "result.nc", engine="h5netcdf")
 
 
-def align(
-    folder: Path, needs: Mapping[str, Path], *, depths: Sequence[int], n: int
-) -> None:
+def align(folder: Path, needs: Mapping[str, Path], *, depths: Sequence[int], n: int) -> None:
     """Keep target alignment of `n` random networks and examples, for each depth and rule."""
     seeds = tuple(range(n))
     drawn = np.random.default_rng(0).normal(size=(2, n, 1, 64)).astype(np.float32)
@@ -187,7 +183,15 @@ def conditions(settings: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def pieces(settings: Mapping[str, Any]) -> list[Piece]:
     """Return a piece for each study, condition and rule; all seeds and rates are one batch."""
     seeds = settings["seeds"]
-    lists = ("seeds", "scale", "batch_sizes", "small_per_class", "depths", "aligned_depths", "n_aligned")
+    lists = (
+        "seeds",
+        "scale",
+        "batch_sizes",
+        "small_per_class",
+        "depths",
+        "aligned_depths",
+        "n_aligned",
+    )
     plan = {name: value for name, value in settings.items() if name not in lists}
     kwargs: dict[str, Any] = {"seeds": seeds, "plan": plan}
     out = [
@@ -274,7 +278,9 @@ def figures(run: Run) -> dict[str, Figure]:
 
 def lines_of(result: xr.Dataset, study: str) -> xr.Dataset:
     """Return the rows of a study."""
-    return result[["pc", "bp"]].isel(row=result["study"].to_numpy() == study).dropna("seed", how="all")
+    return (
+        result[["pc", "bp"]].isel(row=result["study"].to_numpy() == study).dropna("seed", how="all")
+    )
 
 
 def draw_study(ax: Axes, result: xr.Dataset, study: str, label: str) -> None:
@@ -300,7 +306,13 @@ def draw_tasks(ax: Axes, result: xr.Dataset) -> None:
         here = lines_of(result, study).isel(row=0).dropna("seed")
         for seed in here["seed"].values:
             pair = [float(here[rule].sel(seed=seed)) for rule in RULES]
-            ax.plot([3 * place, 3 * place + 1], pair, color=COLOURS["control"], linewidth=0.6, linestyle="-")
+            ax.plot(
+                [3 * place, 3 * place + 1],
+                pair,
+                color=COLOURS["control"],
+                linewidth=0.6,
+                linestyle="-",
+            )
             for k, shade in enumerate((COLOURS["error"], COLOURS["data"])):
                 ax.plot(3 * place + k, pair[k], "so"[k], color=shade)
     ax.set_xticks([0, 1, 3, 4], ["PC", "BP", "PC", "BP"])
@@ -326,15 +338,16 @@ def draw_toy(ax: Axes, result: xr.Dataset) -> None:
 
 FULL = {
     "seeds": 21, "device": "cpu", "n_test": 10_000, "continual_rounds": 11,
-    "continual_per_class": 600, "batch_sizes": (1, 8, 16, 32, 64), "batch_epochs": 64, "batches": 200,
-    "drift_epochs": 3000, "drift_per_class": 120, "pretraining_epochs": 64,
+    "continual_per_class": 600, "batch_sizes": (1, 8, 16, 32, 64), "batch_epochs": 64,
+    "batches": 200, "drift_epochs": 3000, "drift_per_class": 120, "pretraining_epochs": 64,
     "small_per_class": (60, 300, 600, 3000, 6000), "small_epochs": 64,
     "depths": (1, 2, 4, 6, 8, 10, 12, 14, 15), "depth_epochs": 64, "depth_per_class": 60,
     "aligned_depths": (1, 2, 4, 6, 8, 10, 12, 14, 15), "n_aligned": 100,
 }  # fmt: skip
 QUICK = {
     "seeds": 3, "device": "cpu", "n_test": 1000, "continual_rounds": 6, "continual_per_class": 100,
-    "batch_sizes": (1, 8, 16, 32, 64), "batch_epochs": 2, "batches": 200, "drift_epochs": 160, "drift_per_class": 12,
+    "batch_sizes": (1, 8, 16, 32, 64), "batch_epochs": 2, "batches": 200,
+    "drift_epochs": 160, "drift_per_class": 12,
     "pretraining_epochs": 2, "small_per_class": (6, 30, 60), "small_epochs": 20,
     "depths": (1, 2, 4, 8), "depth_epochs": 16, "depth_per_class": 6,
     "aligned_depths": (1, 2, 4, 8, 15), "n_aligned": 30,

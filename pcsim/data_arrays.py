@@ -57,7 +57,7 @@ def one_hot(
     >>> one_hot(np.array([1, 0]), 2, low=0.03, high=0.97).round(2).tolist()
     [[0.03..., 0.97...], [0.97..., 0.03...]]
     """
-    if label.size and not (0 <= label.min() and label.max() < n):
+    if label.size and not (label.min() >= 0 and label.max() < n):
         found = f"classes from {label.min()} to {label.max()}"
         raise ValueError(refusal("one_hot", found, f"0 to {n - 1}"))
     return np.where(np.arange(n) == label[..., None], high, low).astype(np.float32)

@@ -85,7 +85,9 @@ def pair_row(study: str, condition: str, quantity: str, pair: Pairing, published
     numbers = (pair.pc.mean(), pair.bp.mean(), *found[:3])
     text = ",".join(f"{one:.6g}" for one in numbers)
     rates = f"{pair.pc_rate:g},{pair.bp_rate:g}"
-    return f"{study},{condition},{quantity},{text},{found.n},{rates},{pair.edge},{published},{holds}"
+    return (
+        f"{study},{condition},{quantity},{text},{found.n},{rates},{pair.edge},{published},{holds}"
+    )
 
 
 def with_intervals(rows: xr.Dataset) -> xr.Dataset:

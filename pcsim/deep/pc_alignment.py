@@ -86,9 +86,7 @@ def update_directions(
                 found.append(cosines(local_gradients(net, x, target, z), slopes, net))
 
         method = Settling(n_steps=max(steps), step=step)
-        settle(
-            net, x, target, method, feedback=feedback, output_weight=1 / variance, watch=watch
-        )
+        settle(net, x, target, method, feedback=feedback, output_weight=1 / variance, watch=watch)
         through = backprop_gradients(net, x, target, feedback=feedback)
     return Directions(np.stack(found), cosines(through, slopes, net))
 

@@ -1,4 +1,4 @@
-"""Train networks by predictive coding and by backpropagation, over seeds and learning rates at once.
+"""Train networks by predictive coding and by backpropagation, over seeds and rates at once.
 
 Both rules see the same weights at the start, the same batches in the same order and the same grid
 of learning rates. What they differ in is what the weights are changed at.
@@ -28,7 +28,7 @@ from pcsim.deep.pc_replicas import (
 )
 from pcsim.messages import check_choice, refusal
 
-__all__ = ["Change", "Lesson", "Networks", "RULES", "change_weights", "error_rate", "train"]
+__all__ = ["RULES", "Change", "Lesson", "Networks", "change_weights", "error_rate", "train"]
 
 RULES = ("pc", "bp")
 OPTIMISERS = ("sgd", "adam", "proximal")
@@ -95,7 +95,9 @@ class Networks:
     def resume(self, weights: Sequence[NDArray[np.float32]]) -> tuple[Replicas, Tensor]:
         """Return networks without biases that start at weights (seed, n_out, n_in), one a layer."""
         _, rates = self.build()
-        return Replicas([self.spread(one) for one in weights], [], self.activation, self.loss), rates
+        return Replicas(
+            [self.spread(one) for one in weights], [], self.activation, self.loss
+        ), rates
 
     def spread(self, values: NDArray[Any]) -> Tensor:
         """Return values (seed, ...) for every network, (replica, ...)."""
@@ -144,7 +146,7 @@ def train(
 def change_weights(
     net: Replicas, change: Change, rates: Tensor
 ) -> Callable[[Tensor, Tensor], None]:
-    """Return what changes the weights for one batch (replica, batch, unit) of inputs and outputs."""
+    """Return what changes the weights for one batch of inputs and outputs."""
     adam = ReplicaAdam(net, rates) if change.optimiser == "adam" else None
 
     def step(x: Tensor, y: Tensor) -> None:

@@ -162,7 +162,9 @@ def drifting(
     for epoch in range(n_epochs):
         if epoch % interval == 0:
             still = np.arange(n // 2)
-            answers = np.stack([np.append(still, rng.permutation(n - n // 2) + n // 2) for rng in rngs])
+            answers = np.stack(
+                [np.append(still, rng.permutation(n - n // 2) + n // 2) for rng in rngs]
+            )
         test_label = np.stack([one[images.test_label] for one in answers])
         parts = list(batches(pool, batch, rngs))
         for count, rows in enumerate(parts, 1):

@@ -7,6 +7,7 @@ inference ends at, each layer by its own error. Hybrid inference starts at the g
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from pcsim.deep.pc_learning import learn as change_weights
 from pcsim.deep.pc_network import Node, PCNetwork, States
 from pcsim.messages import check_choice
 
-__all__ = ["Answer", "Perception", "PerceptionSettings", "ShiftedLayer"]
+__all__ = ["Answer", "Effort", "Perception", "PerceptionSettings", "ShiftedLayer"]
 
 STARTS = ("amortized", "random")
 Floats = NDArray[np.float32]
@@ -72,6 +73,17 @@ class PerceptionSettings:
         return self.threshold * n_parameters / (64 * sum(self.sizes[1:]))
 
 
+@dataclass(frozen=True)
+class Effort:
+    """What inference took in one batch of training."""
+
+    n_steps: int
+    first_energy: float
+    """Of an image, where inference began."""
+    last_energy: float
+    """Of an image, where it ended."""
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """What was seen in a batch of images."""
@@ -110,8 +122,8 @@ class Perception:
             torch.optim.Adam(self.guesser.parameters(), lr=settings.rate),
         )
 
-    def learn(self, image: Floats, label: Floats) -> int:
-        """Change the weights by one batch with known labels; return the iterations it took."""
+    def learn(self, image: Floats, label: Floats) -> Effort:
+        """Change the weights by one batch with known labels; return what inference took."""
         held = {"image": self._tensor(image), "label": self._tensor(label)}
         guess = self.guess(held["image"])
         method = self._method(self.settings.n_train)
@@ -120,7 +132,8 @@ class Perception:
         change_weights(self.network, settled.states, self.adams[0])
         if self.start == "amortized":
             self._follow(held["image"], settled.states)
-        return settled.n_steps
+        first, last = (settled.trace[k] / len(image) for k in (0, -1))
+        return Effort(settled.n_steps, first, last)
 
     def classify(self, image: Floats) -> tuple[Answer, Answer]:
         """Return what inference answers, and what the amortized network does alone."""
@@ -177,5 +190,5 @@ def stack(sizes: tuple[int, ...], rng: torch.Generator) -> list[ShiftedLayer]:
     last = len(sizes) - 2
     return [
         ShiftedLayer(m, n, linear=k == last, rng=rng)
-        for k, (m, n) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+        for k, (m, n) in enumerate(itertools.pairwise(sizes))
     ]

@@ -13,6 +13,7 @@ with :math:`f` left out for the input. Sums run over units and over the batch.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -132,7 +133,7 @@ def make_replicas(
     if len(sizes) < 2 or not len(seeds):
         found = f"{len(sizes)} sizes and {len(seeds)} seeds"
         raise ValueError(refusal(where, found, "at least input and output, and one seed"))
-    layers = list(zip(sizes[:-1], sizes[1:], strict=True))
+    layers = list(itertools.pairwise(sizes))
     drawn: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
     for seed in dict.fromkeys(seeds):
         rng = torch.Generator().manual_seed(seed)
@@ -147,13 +148,12 @@ def make_replicas(
     return Replicas(stacked, offset if bias else [], activation, loss)
 
 
-def draw(
-    rng: torch.Generator, shape: tuple[int, int], n_in: int, n_out: int, init: str
-) -> Tensor:
+def draw(rng: torch.Generator, shape: tuple[int, int], n_in: int, n_out: int, init: str) -> Tensor:
     """Return random weights of one layer."""
     if init == "xavier_normal":
-        return torch.randn(shape, generator=rng) * (2.0 / (n_in + n_out)) ** 0.5
-    limit = (6.0 / (n_in + n_out)) ** 0.5 if init == "xavier_uniform" else n_in**-0.5
+        scale: float = (2.0 / (n_in + n_out)) ** 0.5
+        return torch.randn(shape, generator=rng) * scale
+    limit: float = (6.0 / (n_in + n_out)) ** 0.5 if init == "xavier_uniform" else n_in**-0.5
     return (2 * torch.rand(shape, generator=rng) - 1) * limit
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -61,10 +60,10 @@ class Problem:
     def energy(self, states: Mapping[str, Tensor]) -> Tensor:
         """Return the energy of every example, (batch,), without idle nodes."""
         nodes = self.network.nodes
-        terms = [nodes[k].energy(states[k], self.predict(k, states)) for k in self.active]
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
+        first = next(iter(self.start.values()))
+        total = first.new_zeros(len(first))
+        for name in self.active:
+            total = total + nodes[name].energy(states[name], self.predict(name, states))
         return total
 
     def hold(self, name: str, state: Tensor) -> Tensor:
@@ -120,25 +119,56 @@ def pose(
     free = tuple(name for name in network.names if name not in held)
     idle = idle_nodes(network, held, masked)
     check_free(where, network, free, idle, masked)
-    sizes = {len(value) for value in given.values()}
+    n = len(next(iter(given.values())))
     with torch.no_grad():
-        known = {k: v.detach() for k, v in begin.items() if k not in given} | given
-        states = network.feedforward(known, n_examples=max(sizes))
-        for name, (value, mask) in masked.items():
-            if name in network.nodes and name not in begin:
-                guess = network.nodes[name].energy.mean(network.predict(name, states))
-                states[name] = torch.where(mask, value, guess)
-            elif name in begin:
-                states[name] = torch.where(mask, value, begin[name])
-        constant = {
-            name: network.predict(name, states)
-            for name, node in network.nodes.items()
-            if name not in idle and all(parent in held for parent in node.parents)
-        }
-    check_shapes(where, network, states, idle, constant)
+        states, predictions = lay_out(where, network, given | begin | held, masked, idle, n)
+    constant = {
+        name: prediction
+        for name, prediction in predictions.items()
+        if all(parent in held for parent in network.nodes[name].parents)
+    }
     moving = tuple(name for name in free if name not in idle)
-    start = {name: state for name, state in states.items() if name not in idle}
-    return Problem(network, held, masked, moving, idle, constant, start)
+    return Problem(network, held, masked, moving, idle, constant, states)
+
+
+def lay_out(
+    where: str,
+    network: PCNetwork,
+    known: States,
+    masked: Mapping[str, tuple[Tensor, Tensor]],
+    idle: tuple[str, ...],
+    n: int,
+) -> tuple[States, States]:
+    """Return where activities start, and their predictions there, without idle nodes.
+
+    Known activities are taken; of masked nodes without a start only what is held.
+    """
+    missing = [name for name in network.inputs if name not in known]
+    if missing:
+        found, advice = f"no activity of {missing}", "Clamp them, or give a start in `initial`."
+        raise ValueError(refusal(where, found, "one for every input without a prior", advice))
+    states = {name: known[name].detach() for name in network.inputs}
+    predictions: States = {}
+    for name, (value, mask) in masked.items():
+        if name in network.inputs:
+            check_shape(where, name, states[name], value)
+            states[name] = torch.where(mask, value, states[name])
+    for name, node in network.nodes.items():
+        if name in idle:
+            continue
+        prediction = predictions[name] = network.predict(name, states)
+        mean = node.energy.mean(prediction)
+        mean = mean if len(mean) == n else mean.expand(n, *mean.shape[1:])
+        state = known[name].detach() if name in known else mean
+        check_shape(where, name, state, mean)
+        if name in masked:
+            value, mask = masked[name]
+            state = torch.where(mask, value, mean if known[name] is value else state)
+        states[name] = state
+        if isinstance(node.energy, SquaredError):
+            precision = tuple(node.energy.log_precision.shape)
+            check_precision(where, name, precision, tuple(state.shape[1:]))
+    return states, predictions
 
 
 def split_clamp(
@@ -233,33 +263,19 @@ def check_free(
         raise ValueError(refusal(where, found, "free nodes with a squared error", advice))
 
 
-def check_shapes(
-    where: str, network: PCNetwork, states: States, idle: tuple[str, ...], known: States
-) -> None:
-    """Refuse activities that do not have the shape of their prediction, and precisions that do."""
-    with torch.no_grad():
-        for name, node in network.nodes.items():
-            if name in idle:
-                continue
-            prediction = known[name] if name in known else network.predict(name, states)
-            shape = tuple(states[name].shape[1:])
-            if tuple(prediction.shape[1:]) != shape:
-                found = f"{name!r} of shape {(len(states[name]), *shape)}"
-                expected = f"(batch, {', '.join(map(str, prediction.shape[1:]))}) as predicted"
-                raise ValueError(refusal(where, found, expected))
-            if isinstance(node.energy, SquaredError):
-                precision = cast(Tensor, node.energy.log_precision)
-                check_precision(where, name, tuple(precision.shape), shape)
+def check_shape(where: str, name: str, state: Tensor, expected: Tensor) -> None:
+    """Refuse an activity that has not the shape of its prediction."""
+    if state.shape != expected.shape:
+        found = f"{name!r} of shape {tuple(state.shape)}"
+        wanted = f"{tuple(expected.shape)} as predicted"
+        raise ValueError(refusal(where, found, wanted))
 
 
 def check_precision(
     where: str, name: str, precision: tuple[int, ...], shape: tuple[int, ...]
 ) -> None:
     """Refuse a precision that does not broadcast to one example."""
-    try:
-        fits = tuple(torch.broadcast_shapes(precision, shape)) == shape
-    except RuntimeError:
-        fits = False
-    if not fits:
+    pairs = zip(reversed(precision), reversed(shape), strict=False)
+    if len(precision) > len(shape) or any(own not in (1, size) for own, size in pairs):
         found = f"a precision of shape {precision} at {name!r}"
         raise ValueError(refusal(where, found, f"one that broadcasts to {shape}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -90,7 +90,7 @@ class GradientDescent:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamDescent:
-    r"""Activities follow Adam's running means of slope and squared slope, from zero at each call."""
+    """Activities follow Adam: running means of slope and its square, from zero at each call."""
 
     n_steps: int = 20
     step: float | Mapping[str, float] = 0.01
@@ -159,11 +159,9 @@ def slope(problem: Problem, states: States, *, learning: bool) -> tuple[float, S
 
 def whole_energy(problem: Problem, states: States, *, learning: bool) -> Tensor:
     """Return the energy of the batch, its constant predictions from memory unless learning."""
-    if not learning:
-        return problem.energy(states).sum()
-    nodes = problem.network.nodes
-    terms = [nodes[k].energy(states[k], problem.network.predict(k, states)) for k in problem.active]
-    return torch.stack([term.sum() for term in terms]).sum()
+    if learning:
+        problem = replace(problem, constant={})
+    return problem.energy(states).sum()
 
 
 def total_energy(problem: Problem, states: States, *, learning: bool) -> float:

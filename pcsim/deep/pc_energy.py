@@ -68,7 +68,8 @@ class SquaredError(nn.Module):
         super().__init__()
         if not isinstance(precision, Tensor):
             number = check_number("SquaredError", "precision", precision, positive=True)
-            precision = torch.tensor(number, dtype=torch.get_default_dtype())
+            # One number in double precision keeps the type of what it multiplies.
+            precision = torch.tensor(number, dtype=None if learnable else torch.float64)
         elif not (torch.isfinite(precision) & (precision > 0)).all():
             found = f"precision down to {precision.min().item():.6g}"
             advice = "Make every precision positive."

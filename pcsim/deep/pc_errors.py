@@ -52,14 +52,15 @@ def unfolded_energy(
     problem: Problem, errors: Mapping[str, Tensor], states: States, predictions: States
 ) -> Tensor:
     """Return the energy of every example, (batch,); of free nodes straight from their errors."""
-    terms = []
+    first = next(iter(states.values()))
+    total = first.new_zeros(len(first))
     for name in problem.active:
         energy = problem.network.nodes[name].energy
         if name in errors and name not in problem.masked:
-            terms.append(energy(errors[name], errors[name].new_zeros(())))
+            total = total + energy(errors[name], errors[name].new_zeros(()))
         else:
-            terms.append(energy(states[name], predictions[name]))
-    return torch.stack(terms).sum(0)
+            total = total + energy(states[name], predictions[name])
+    return total
 
 
 @dataclass(frozen=True, kw_only=True)

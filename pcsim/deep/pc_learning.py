@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 from torch.optim import Optimizer
 
 from pcsim.deep.pc_clamp import Clamp, pose
@@ -80,9 +81,7 @@ def local_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradien
     return found
 
 
-def node_rules(
-    network: PCNetwork, node: Node, states: States
-) -> Iterable[tuple[Tensor, Tensor]]:
+def node_rules(network: PCNetwork, node: Node, states: States) -> Iterable[tuple[Tensor, Tensor]]:
     """Yield the parameters of one node's prediction and their derivatives."""
     rates: list[tuple[nn.Module, Tensor, Tensor]] = []
 
@@ -131,23 +130,28 @@ def layer_rule(layer: nn.Module, rate: Tensor, delta: Tensor) -> Iterable[tuple[
         return
     convolution = cast(nn.Conv2d, layer)
     by_rank: dict[int, Callable[..., Tensor]] = {
-        3: torch.nn.grad.conv1d_weight,
-        4: torch.nn.grad.conv2d_weight,
-        5: torch.nn.grad.conv3d_weight,
+        3: conv1d_weight,
+        4: conv2d_weight,
+        5: conv3d_weight,
     }
     weight = convolution.weight
     padding = convolution.padding
     if padding == "same" or padding == "valid":
-        pad = [d * (k - 1) for d, k in zip(convolution.dilation, convolution.kernel_size, strict=True)]
+        pad = [
+            d * (k - 1) for d, k in zip(convolution.dilation, convolution.kernel_size, strict=True)
+        ]
         padding = tuple(p // 2 if convolution.padding == "same" else 0 for p in pad)
-    yield weight, -by_rank[weight.ndim](
-        rate,
-        tuple(weight.shape),
-        delta,
-        stride=convolution.stride,
-        padding=padding,
-        dilation=convolution.dilation,
-        groups=convolution.groups,
+    yield (
+        weight,
+        -by_rank[weight.ndim](
+            rate,
+            tuple(weight.shape),
+            delta,
+            stride=convolution.stride,
+            padding=padding,
+            dilation=convolution.dilation,
+            groups=convolution.groups,
+        ),
     )
     if convolution.bias is not None:
         yield convolution.bias, -delta.transpose(0, 1).flatten(1).sum(1)
@@ -238,7 +242,8 @@ def incremental_step(
         if len(trace) > 1:
             learn(network, problem.finish(visit.states), optimiser)
         states = visit.states
-    return conclude(pose(network, clamp, states), states, tuple(trace), method)
+    again = pose(network, clamp, states)
+    return conclude(again, states, len(trace) - 1, method, tuple(trace))
 
 
 def proximal_step(
@@ -300,9 +305,7 @@ def proximal_step(
     return settled
 
 
-def apply(
-    parameters: dict[str, Tensor], gradients: Gradients, optimiser: Optimizer | None
-) -> None:
+def apply(parameters: dict[str, Tensor], gradients: Gradients, optimiser: Optimizer | None) -> None:
     """Take the step of the optimiser, or the whole of minus the gradients."""
     with torch.no_grad():
         for name, gradient in gradients.items():
@@ -354,4 +357,3 @@ def backprop_step(
     loss.mean().backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     return loss.detach()
-

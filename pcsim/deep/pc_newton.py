@@ -93,19 +93,22 @@ class GaussNewton:
                 return
             step = conjugate(gradient, product, damping, self.n_products)
             trial = energy_at(problem, layout, errors + step)
-            better = trial < energies
+            # Where energies are equal to rounding, a step is as good as its model says.
+            level = (trial - energies).abs() <= 8 * torch.finfo(trial.dtype).eps * energies.abs()
+            better = (trial < energies) | level
             expected = 0.5 * (step * (damping[:, None] * step - gradient)).sum(1)
-            damping, rise = adapt(damping, rise, (energies - trial) / expected, better)
+            gain = torch.where(level, 1.0, (energies - trial) / expected)
+            damping, rise = adapt(damping, rise, gain, better)
             errors = torch.where(better[:, None], errors + step, errors)
             energies = torch.where(better, trial, energies)
             with torch.no_grad():
                 states, _ = unfold(problem, layout.split(errors))
             yield Visit(states, float(energies.sum()))
+            if bool(level.all()):
+                return
 
 
-def adapt(
-    damping: Tensor, rise: Tensor, gain: Tensor, better: Tensor
-) -> tuple[Tensor, Tensor]:
+def adapt(damping: Tensor, rise: Tensor, gain: Tensor, better: Tensor) -> tuple[Tensor, Tensor]:
     """Return the next damping and its next rise, from how much of the gain came (Nielsen 1999)."""
     calm = torch.clamp(1 - (2 * gain - 1) ** 3, 1 / 3, 2.0)
     lower = torch.clamp(damping * calm, min=1e-7)
@@ -211,12 +214,11 @@ class Exact:
                 refusal("Exact", found, f"at most {self.max_units}", "Use GaussNewton.")
             )
         matrix = bend(problem, layout, errors[:1])
-        try:
-            factor = torch.linalg.cholesky(matrix)
-        except torch.linalg.LinAlgError:
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if failed:
             found = "an energy without a single lowest point"
             advice = "Give free inputs a prior, or hold more."
-            raise ValueError(refusal("Exact", found, "a positive curvature", advice)) from None
+            raise ValueError(refusal("Exact", found, "a positive curvature", advice))
         errors = errors - torch.cholesky_solve(gradient.T, factor).T
         left, _ = quadratic(problem, layout, errors)
         if not bool(left.norm() <= self.tol * gradient.norm() + 1e-30):
@@ -245,7 +247,10 @@ def bend(problem: Problem, layout: Layout, errors: Tensor) -> Tensor:
     )
     _, product = quadratic(wide, layout, errors.expand(n, n).contiguous())
     matrix = product(torch.eye(n, dtype=errors.dtype, device=errors.device))
-    return 0.5 * (matrix + matrix.T)
+    # Held units of a mask have no slope and no curvature: they stay with any.
+    inert = {name: errors.new_zeros(1, *shape[1:]) for name, shape in layout.shapes.items()}
+    inert.update({k: mask[:1].to(errors) for k, (_, mask) in problem.masked.items()})
+    return 0.5 * (matrix + matrix.T) + torch.diag(layout.join(inert)[0])
 
 
 def check_masks(problem: Problem) -> None:

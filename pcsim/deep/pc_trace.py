@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from pcsim.deep.pc_energy import Energy, SquaredError
@@ -17,6 +16,7 @@ from pcsim.messages import check_choice, refusal, unknown_name
 __all__ = ["predictive_coding"]
 
 CUTS = ("after_activation", "before_activation")
+map_arg: Any = fx.node.map_arg
 WEIGHTED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
 UNFIT = (nn.modules.batchnorm._BatchNorm,)
 
@@ -104,7 +104,9 @@ def trace(where: str, module: nn.Module) -> fx.Graph:
     except (fx.proxy.TraceError, TypeError, NameError, RuntimeError) as error:
         found = f"{type(module).__name__}, which torch.fx cannot trace ({error})"
         advice = "Describe the graph yourself: PCNetwork(inputs, nodes)."
-        raise ValueError(refusal(where, found, "a module without branches on data", advice)) from None
+        raise ValueError(
+            refusal(where, found, "a module without branches on data", advice)
+        ) from None
     return graph
 
 
@@ -204,7 +206,9 @@ class Subgraph:
                 value = attrgetter(step.target)(self.body)
             known[step.result] = value
         if not isinstance(value, Tensor):
-            raise TypeError(refusal("Subgraph", f"a {type(value).__name__}", "a tensor as activity"))
+            raise TypeError(
+                refusal("Subgraph", f"a {type(value).__name__}", "a tensor as activity")
+            )
         return value
 
     def layers(self) -> list[nn.Module]:
@@ -249,8 +253,8 @@ def subgraph(
             one.name,
             one.op,
             one.target,
-            torch.fx.node.map_arg(tuple(one.args), lambda n: Result(n.name)),
-            torch.fx.node.map_arg(dict(one.kwargs), lambda n: Result(n.name)),
+            map_arg(tuple(one.args), lambda n: Result(n.name)),
+            map_arg(dict(one.kwargs), lambda n: Result(n.name)),
         )
         for one in [*inner, value]
     )

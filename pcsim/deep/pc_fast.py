@@ -1,0 +1,179 @@
+"""Fixed plain steps on chains, fast: which path a network can take, and a trainer that takes it.
+
+Three paths give the same numbers: ``"general"`` (automatic differentiation, any graph),
+``"fused"`` (torch, in place, any chain) and ``"compiled"`` (numba, small chains on the processor).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from typing import final
+
+import torch
+from torch import Tensor
+
+from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of
+from pcsim.deep.pc_clamp import check_together, check_values
+from pcsim.deep.pc_column import ColumnBuffers, column_buffers
+from pcsim.deep.pc_descent import GradientDescent, steps_of
+from pcsim.deep.pc_errors import ErrorOptimisation
+from pcsim.deep.pc_inference import infer
+from pcsim.deep.pc_learning import energy_gradients, trainable
+from pcsim.deep.pc_network import PCNetwork, States
+from pcsim.messages import check_choice, check_number, refusal
+
+__all__ = ["PlainTrainer", "path_for"]
+
+PATHS = ("general", "fused", "compiled")
+COMPILED_WORK = 100_000
+"""Multiplications a step (batch times weights) up to which the compiled path is faster."""
+
+Plain = GradientDescent | ErrorOptimisation
+
+
+def path_for(network: PCNetwork, method: Plain, example: Tensor) -> str:
+    """Return the fastest path for plain steps on a network whose two ends are held.
+
+    Examples
+    --------
+    >>> from pcsim.deep.pc_trace import predictive_coding
+    >>> net = torch.nn.Sequential(torch.nn.Linear(784, 256), torch.nn.Linear(256, 10))
+    >>> path_for(predictive_coding(net), GradientDescent(), torch.zeros(256, 784))
+    'fused'
+    """
+    return choose(chain_of(network) if method.is_plain else None, example)
+
+
+def choose(chain: Chain | None, example: Tensor) -> str:
+    """Return the fastest path for a chain (None: no chain, or more than plain steps)."""
+    if chain is None or example.ndim != 2:
+        return "general"
+    known = example.dtype in (torch.float32, torch.float64)
+    small = len(example) * chain.n_weights <= COMPILED_WORK
+    if small and known and example.device.type == "cpu" and has_numba():
+        return "compiled"
+    return "fused"
+
+
+@functools.cache
+def has_numba() -> bool:
+    """Return whether numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+@final
+class PlainTrainer:
+    """Inference in a fixed number of plain steps and one step of weights, as fast as they come.
+
+    Every call holds the input and the output, starts at the feedforward pass, settles by `method`
+    and moves weights and biases by `learning_rate` times weighted error times presynaptic rate,
+    averaged over the batch.
+
+    Parameters
+    ----------
+    network
+        One input, one output; its parameters are changed in place.
+    method
+        `GradientDescent` or `ErrorOptimisation`, plain on the two faster paths.
+    learning_rate
+        Of plain gradient descent on the weights.
+    path
+        ``"general"``, ``"fused"``, ``"compiled"``, or ``"auto"``: by `path_for` at each call. The
+        compiled path compiles for some seconds the first time that it is used on a machine.
+
+    Examples
+    --------
+    >>> from pcsim.deep.pc_trace import predictive_coding
+    >>> network = predictive_coding(torch.nn.Sequential(torch.nn.Linear(4, 2)))
+    >>> trainer = PlainTrainer(network, GradientDescent(n_steps=5), learning_rate=0.1, path="fused")
+    >>> trainer(torch.ones(3, 4), torch.zeros(3, 2))
+    >>> sorted(trainer.states)
+    ['input', 'output']
+    """
+
+    def __init__(
+        self,
+        network: PCNetwork,
+        method: Plain,
+        *,
+        learning_rate: float,
+        path: str = "auto",
+    ) -> None:
+        check_choice("PlainTrainer", "path", path, ("auto", *PATHS))
+        check_number("PlainTrainer", "learning_rate", learning_rate, low=0.0)
+        if len(network.inputs) != 1 or len(network.outputs) != 1:
+            found = f"inputs {list(network.inputs)} and outputs {list(network.outputs)}"
+            raise ValueError(refusal("PlainTrainer", found, "one input and one output"))
+        self.network, self.method = network, method
+        self.learning_rate, self.path = learning_rate, path
+        self.chain = chain_of(network) if method.is_plain else None
+        if path in ("fused", "compiled") and self.chain is None:
+            advice = "Take path='general' or 'auto'."
+            found = "a network or a method beyond plain steps on a chain"
+            raise ValueError(refusal(f"PlainTrainer: {path}", found, "a plain chain", advice))
+        if path == "compiled" and not has_numba():
+            advice = "Install pcsim[deep], or take path='fused'."
+            raise RuntimeError(refusal("PlainTrainer: compiled", "no numba", "numba", advice))
+        self.steps: list[float] = []
+        if self.chain is not None:
+            names = self.chain.names[1:-1]
+            self.steps = list(steps_of("PlainTrainer", method.step, names).values())
+        self.states: States = {}
+        """Where the last call settled; overwritten by the next."""
+        self._loop: FusedLoop | None = None
+        self._column: ColumnBuffers | None = None
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        """Settle on one batch, x (batch, ...) and y (batch, ...), and move the weights."""
+        path = choose(self.chain, x) if self.path == "auto" else self.path
+        if path == "general" or self.chain is None:
+            self._general(x, y)
+            return
+        self._check(self.chain, x, y)
+        if path == "fused":
+            self._fused(self.chain, x, y)
+        else:
+            self._compiled(self.chain, x, y)
+
+    def _check(self, chain: Chain, x: Tensor, y: Tensor) -> None:
+        ends, weight = (chain.sizes[0], chain.sizes[-1]), chain.links[0].layer.weight
+        same = all(v.dtype == weight.dtype and v.device == weight.device for v in (x, y))
+        if same and x.shape == (len(x), ends[0]) and y.shape == (len(x), ends[1]) and len(x):
+            return
+        for what, value, size in (("x", x, ends[0]), ("y", y, ends[1])):
+            check_values("PlainTrainer", what, value)
+            if value.ndim != 2 or value.shape[1] != size:
+                found = f"{what} of shape {tuple(value.shape)}"
+                raise ValueError(refusal("PlainTrainer", found, f"(batch, {size})"))
+        check_together("PlainTrainer", self.network, {"x": x, "y": y})
+
+    def _general(self, x: Tensor, y: Tensor) -> None:
+        clamp = {self.network.inputs[0]: x, self.network.outputs[0]: y}
+        self.states = infer(self.network, clamp, self.method, record=True).states
+        parameters = trainable(self.network)
+        with torch.no_grad():
+            for name, gradient in energy_gradients(self.network, self.states).items():
+                parameters[name].sub_(gradient, alpha=self.learning_rate)
+
+    def _fused(self, chain: Chain, x: Tensor, y: Tensor) -> None:
+        for what, value in (("x", x), ("y", y)):
+            check_values("PlainTrainer", what, value)
+        loop = self._loop
+        if loop is None or loop.batch != len(x) or loop.kind != (x.dtype, x.device):
+            loop = self._loop = FusedLoop(chain, x)
+        in_errors = isinstance(self.method, ErrorOptimisation)
+        with torch.no_grad():
+            loop.begin(x, y)
+            loop.run(self.method.n_steps, self.steps, in_errors=in_errors)
+            loop.learn(self.learning_rate)
+        self.states = dict(zip(chain.names, loop.states, strict=True))
+
+    def _compiled(self, chain: Chain, x: Tensor, y: Tensor) -> None:
+        column = self._column
+        if column is None or not column.fits(chain, x):
+            column = self._column = column_buffers(chain, x, self.steps)
+        in_errors = isinstance(self.method, ErrorOptimisation)
+        settings = (int(in_errors), self.method.n_steps, chain.softmax, True, self.learning_rate)
+        column.run(x, y, settings)
+        self.states = column.by_name

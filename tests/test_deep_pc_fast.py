@@ -1,0 +1,167 @@
+"""The fast paths give the numbers of the general one, and are taken where they should be."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pcsim.deep import pc_fast
+from pcsim.deep.pc_chain import chain_of
+from pcsim.deep.pc_energy import CrossEntropy, SquaredError
+from pcsim.deep.pc_errors import ErrorOptimisation
+from pcsim.deep.pc_fast import PlainTrainer, path_for
+from pcsim.deep.pc_inference import GradientDescent, infer
+from pcsim.deep.pc_trace import predictive_coding
+
+needs_numba = pytest.mark.skipif(
+    importlib.util.find_spec("numba") is None, reason="numba is not installed"
+)
+METHODS = (
+    GradientDescent(n_steps=20, step=0.07),
+    ErrorOptimisation(n_steps=6, step=0.2),
+)
+
+
+def tensor(rng, *shape):
+    return torch.from_numpy(rng.normal(size=shape))
+
+
+def plain(rng, act=nn.Tanh, sizes=(8, 6, 5, 3)):
+    layers = []
+    for i, (below, above) in enumerate(itertools.pairwise(sizes)):
+        layers += [act()] if i else []
+        layers.append(nn.Linear(below, above, bias=i != 1))
+    net = nn.Sequential(*layers).double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            scale = 0.8 / np.sqrt(parameter.shape[-1])
+            parameter.copy_(scale * tensor(rng, *parameter.shape))
+    return net
+
+
+def run(net, path, method, x, y, *, cut, output):
+    net = copy.deepcopy(net)
+    hidden = next(iter(predictive_coding(net, cut=cut).nodes))
+    energies = {hidden: SquaredError(0.7)}
+    network = predictive_coding(net, cut=cut, energies=energies, output=output)
+    trainer = PlainTrainer(network, method, learning_rate=0.3, path=path)
+    for _ in range(2):
+        trainer(x, y)
+    states = {name: state.clone() for name, state in trainer.states.items()}
+    return states | {name: p.detach() for name, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=["activities", "errors"])
+@pytest.mark.parametrize("cut", ["after_activation", "before_activation"])
+@pytest.mark.parametrize("act", [nn.Tanh, nn.ReLU, nn.Sigmoid])
+@pytest.mark.parametrize("output", [SquaredError(4.0), CrossEntropy(0.7)], ids=["square", "cross"])
+@pytest.mark.parametrize("path", ["fused", pytest.param("compiled", marks=needs_numba)])
+def test_fast_paths_are_equal_to_the_general_one(rng, method, cut, act, output, path):
+    net, x, y = plain(rng, act), tensor(rng, 4, 8), torch.softmax(tensor(rng, 4, 3), 1)
+    general = run(net, "general", method, x, y, cut=cut, output=output)
+    fast = run(net, path, method, x, y, cut=cut, output=output)
+    assert fast.keys() == general.keys()
+    for name, value in general.items():
+        torch.testing.assert_close(fast[name], value, rtol=0, atol=1e-12, msg=name)
+
+
+@needs_numba
+def test_paths_are_equal_in_single_precision(rng):
+    net = plain(rng, sizes=(16, 32, 32, 32, 8)).float()
+    x, y = tensor(rng, 1, 16).float(), tensor(rng, 1, 8).float()
+    found = [
+        run(net, path, METHODS[0], x, y, cut="before_activation", output=None)
+        for path in ("general", "fused", "compiled")
+    ]
+    for other in found[1:]:
+        for name, value in found[0].items():
+            torch.testing.assert_close(other[name], value, rtol=1e-5, atol=2e-6, msg=name)
+
+
+def test_recorded_and_fused_inference_are_equal(rng):
+    network = predictive_coding(plain(rng))
+    clamp = {"input": tensor(rng, 4, 8), "output": tensor(rng, 4, 3)}
+    start = {"_1": tensor(rng, 4, 6)}
+    for method in METHODS:
+        fused = infer(network, clamp, method, initial=start)
+        general = infer(network, clamp, method, initial=start, record=True)
+        assert fused.n_steps == general.n_steps == method.n_steps
+        assert abs(general.trace[-1] - float(fused.energy.sum())) < 1e-10
+        for name, value in general.states.items():
+            torch.testing.assert_close(fused.states[name], value, rtol=0, atol=1e-12)
+
+
+def test_path_follows_the_size_and_the_network(rng, monkeypatch):
+    small = predictive_coding(plain(rng, sizes=(16, 32, 32, 32, 8)))
+    one, many = torch.zeros(1, 16).double(), torch.zeros(256, 16).double()
+    method = GradientDescent()
+    monkeypatch.setattr(pc_fast, "has_numba", lambda: True)
+    assert path_for(small, method, one) == "compiled"
+    assert path_for(small, method, many) == "fused"
+    assert path_for(small, GradientDescent(momentum=0.5), one) == "general"
+    monkeypatch.setattr(pc_fast, "has_numba", lambda: False)
+    assert path_for(small, method, one) == "fused"
+    convolution = predictive_coding(
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))
+    )
+    assert path_for(convolution, method, torch.zeros(1, 1, 4, 4)) == "general"
+
+
+def test_only_plain_chains_are_chains(rng):
+    assert chain_of(predictive_coding(plain(rng))) is not None
+    learned = predictive_coding(plain(rng), output=SquaredError(0.7, learnable=True))
+    assert chain_of(learned) is None
+    units = predictive_coding(plain(rng), output=SquaredError(torch.ones(3)))
+    assert chain_of(units) is None
+    assert chain_of(predictive_coding(plain(rng, act=nn.GELU))) is None
+    shared = nn.Linear(4, 4)
+    assert chain_of(predictive_coding(nn.Sequential(shared, nn.Tanh(), shared))) is None
+
+
+def test_inputs_stay_untouched(rng):
+    net, x, y = plain(rng), tensor(rng, 4, 8), tensor(rng, 4, 3)
+    before = x.clone(), y.clone()
+    network = predictive_coding(net)
+    PlainTrainer(network, METHODS[0], learning_rate=0.1, path="fused")(x, y)
+    infer(network, {"input": x, "output": y}, METHODS[1])
+    assert torch.equal(x, before[0])
+    assert torch.equal(y, before[1])
+
+
+def test_a_moved_module_and_another_batch_get_new_buffers(rng):
+    net = plain(rng)
+    trainer = PlainTrainer(predictive_coding(net), METHODS[0], learning_rate=0.1)
+    trainer(tensor(rng, 4, 8), tensor(rng, 4, 3))
+    trainer(tensor(rng, 2, 8), tensor(rng, 2, 3))
+    net.float()
+    before = net[0].weight.detach().clone()
+    trainer(tensor(rng, 2, 8).float(), tensor(rng, 2, 3).float())
+    assert trainer.states["_1"].dtype == torch.float32
+    assert not torch.equal(before, net[0].weight)
+
+
+@pytest.mark.parametrize("path", ["fused", pytest.param("compiled", marks=needs_numba)])
+def test_bad_batches_are_refused(rng, refused, path):
+    trainer = PlainTrainer(predictive_coding(plain(rng)), METHODS[0], learning_rate=0.1, path=path)
+    x, y = tensor(rng, 4, 8), tensor(rng, 4, 3)
+    weights = [p.detach().clone() for p in trainer.network.parameters()]
+    assert "(batch, 8)" in refused(trainer, x[:, :5], y)
+    assert "4 as in 'x'" in refused(trainer, x, y[:3])
+    assert "float32" in refused(trainer, x.float(), y.float())
+    assert "NaN" in refused(trainer, x * torch.nan, y)
+    for one, other in zip(weights, trainer.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_bad_trainers_are_refused(rng, refused):
+    network = predictive_coding(plain(rng, act=nn.GELU))
+    words = refused(PlainTrainer, network, METHODS[0], learning_rate=0.1, path="fused")
+    assert "path='general'" in words
+    assert "'auto'" in refused(PlainTrainer, network, METHODS[0], learning_rate=0.1, path="quick")
+    assert "learning_rate" in refused(PlainTrainer, network, METHODS[0], learning_rate=-1.0)

@@ -186,7 +186,8 @@ def row(names: str, one: Any, other: Any, rate: float, other_rate: float, gain: 
     if found.n > 1 and (found.low > 0 or found.high < 0):
         holds = "yes" if found.low > 0 else "no"
     numbers = ",".join(f"{v:.6g}" for v in (one.mean(), other.mean(), *found[:3]))
-    return f"{names},{numbers},{found.n},{rate:g},{other_rate:g},{holds}"
+    rates = ",".join("" if np.isnan(v) else f"{v:g}" for v in (rate, other_rate))
+    return f"{names},{numbers},{found.n},{rates},{holds}"
 
 
 def figures(run: Run) -> dict[str, Figure]:
@@ -232,10 +233,11 @@ def label(axes: Sequence[Axes], n_search: int, n_stability: int) -> None:
         ax.set_title(letter, loc="left", fontweight="bold")
         ax.set_title(title, fontsize=7)
         ax.set_xlabel(name)
-        ax.axhline(0.9, color="black", linewidth=0.4, linestyle=":")
         ax.set_ylim(0.0, 1.03)
     for ax in axes[1:]:
         ax.set_xscale("log")
+        ax.axhline(0.9, color="black", linewidth=0.4, linestyle=":")
+    axes[1].annotate("chance; above: not finite", (0.1, 0.91), va="bottom", fontsize=6)
     axes[0].set_ylabel("Test error")
     axes[0].legend(loc="upper right", ncols=2, fontsize=6, columnspacing=1.0)
 

@@ -203,7 +203,7 @@ def draw_variances(ax: Axes, result: xr.Dataset) -> None:
     ax.set_xlabel("Variance of the output (hidden: 1)")
     ax.set_ylabel("1 \N{MINUS SIGN} cosine")
     ax.set_title("PC, step 256", fontsize=7)
-    ax.annotate("open: error\nof a hundredth", (0.6, 4e-3), ha="left", va="top", fontsize=6)
+    ax.annotate("open: error of a hundredth", (3.0, 3e-2), fontsize=6)
     ax.legend(loc="lower left")
 
 

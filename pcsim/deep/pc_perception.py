@@ -128,7 +128,7 @@ class Perception:
         guess = self.guess(held["image"])
         method = self._method(self.settings.n_train)
         begin = {k: v for k, v in self._begin(guess).items() if k not in held}
-        settled = infer(self.network, held, method, initial=begin)
+        settled = infer(self.network, held, method, initial=begin, record=True)
         change_weights(self.network, settled.states, self.adams[0])
         if self.start == "amortized":
             self._follow(held["image"], settled.states)

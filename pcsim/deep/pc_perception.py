@@ -165,7 +165,7 @@ class Perception:
             0.5 * (states[name] - layer(x)).square().sum(1).mean()
             for name, layer, x in zip(self.names[-2::-1], self.guesser, inputs, strict=True)
         ]
-        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(losses).sum().backward()
         self.adams[1].step()
 
     def _begin(self, guess: States) -> States:

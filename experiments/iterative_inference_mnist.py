@@ -39,7 +39,7 @@ OPTIMISERS = {
     "momentum": (0.001, 0.003, 0.01, 0.03),
     "adam": (0.03, 0.1, 0.3),
     "rmsprop": (0.01, 0.03, 0.1),
-    "preconditioned": (0.5, 1.0),
+    "preconditioned": (0.03, 0.1, 0.3, 1.0),
 }
 """Rule -> step sizes tried; each is shown at its best."""
 SHOWN = (0, 1, 2, 4, 16)
@@ -367,7 +367,7 @@ EXPERIMENT = Experiment(
             "minor_train": 5_000, "minor_epochs": 5, "n_test": 500, "n_importance": 500,
             "n_gap": 50, "batch_size": 64, "learning_rate": 1e-3, "iterations": (1, 5, 16),
             "encodings": ("gradient", "gradient, x", "error", "error, x"),
-            "samples": (1, 5, 20), "n_raced": 100,
+            "samples": (1, 5, 20), "n_raced": 60,
         },
         "full": {
             "seeds": 3, "minor_seeds": 1, "parts": 6, "n_z": (64, 32),

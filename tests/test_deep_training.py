@@ -339,7 +339,7 @@ def test_two_processes_train_as_one_does(x, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(here).parent)}
     done = subprocess.run(
-        [*command, str(script)], env=environment, capture_output=True, text=True, timeout=240
+        [*command, str(script)], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(part.split("\n")[0]) for part in done.stdout.split("RESULT ")[1:]]

@@ -159,14 +159,14 @@ def figures(run: Run) -> dict[str, Figure]:
 
     found = next(iter(read_json(run.folder / "results.json").values()))
     with publication_figure(DOUBLE_COLUMN, 110.0) as figure:
-        axes = figure.subplots(2, N_SHOWN)
-        for example, ax in enumerate(axes[0]):
+        rows: Any = figure.subfigures(2, 1, height_ratios=[1.2, 1.0])
+        axes = rows[0].subplots(1, N_SHOWN)
+        for example, ax in enumerate(axes):
             draw_surface(ax, found, example)
-        axes[0, 0].set_ylabel("$z_2$")
-        axes[0, 0].legend(loc="lower left")
-        draw_traces(axes[1, 0], found)
-        draw_gaps(axes[1, 1], found)
-        axes[1, 2].set_axis_off()
+        axes[0].set_ylabel("$z_2$")
+        left, right = rows[1].subplots(1, 2)
+        draw_traces(left, found)
+        draw_gaps(right, found)
     return {"figure": figure}
 
 
@@ -182,8 +182,8 @@ def draw_surface(ax: Any, found: Mapping[str, Any], example: int) -> None:
     """Draw the free energy over the two latents and where each inference went."""
     axis, values = np.array(found["axis"]), np.array(found["surface"][example])
     lowest = values.min()
-    levels = lowest + np.geomspace(1.0, values.max() - lowest, 14)
-    ax.contourf(axis, axis, values, levels=[lowest, *levels], cmap="gray", alpha=0.6)
+    # Logarithmic, or the walls would hide the valley.
+    ax.contourf(axis, axis, np.log1p(values - lowest), levels=14, cmap="gray_r", alpha=0.7)
     ax.plot(*axis[[values.argmin() % len(axis), values.argmin() // len(axis)]], "x", color="black")
     for name, style in STYLES.items():
         path = np.array(found["lanes"][name]["path"][example])

@@ -123,6 +123,15 @@ def test_the_generative_gradient_comes_from_the_last_iteration_alone(generator):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+def test_no_graph_runs_from_one_iteration_to_the_next(generator):
+    model, x = nonlinear(generator), normal(generator, 6, 5)
+    iterative = Iterative(model, n_iterations=2, generator=generator, **SMALL)
+    _, one, other = iterative.steps(model, x, Evaluation(generator=generator))
+    total = torch.stack([parameter.sum() for parameter in other.q.parameters]).sum()
+    slopes = torch.autograd.grad(total, one.q.parameters, allow_unused=True)
+    assert slopes == (None,) * 4
+
+
 def test_examples_do_not_know_of_each_other(generator, monkeypatch):
     def constant(shape, like, generator):
         return torch.full(tuple(shape), 0.3, dtype=like.dtype)

@@ -297,12 +297,14 @@ def test_what_cannot_be_trained_together_is_refused(refused, x):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of parts of torch
 def test_compiled_networks_train_to_the_same_curve(x):
+    # In double precision: Adam's first steps turn rounding of small gradients into whole steps.
+    settings = replace(SETTINGS, n_epochs=2, precision="float64")
     curves = [
-        train(*build(), x, replace(SETTINGS, n_epochs=2, compile=compiled), progress=False).history
+        train(*build(), x, replace(settings, compile=compiled), progress=False).history
         for compiled in (False, True)
     ]
     for one, other in zip(*curves, strict=True):
-        assert one["train"] == pytest.approx(other["train"], rel=1e-4)
+        assert one["train"] == pytest.approx(other["train"], rel=1e-9)
 
 
 SCRIPT = """
@@ -337,7 +339,7 @@ def test_two_processes_train_as_one_does(x, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(here).parent)}
     done = subprocess.run(
-        [*command, str(script)], env=environment, capture_output=True, text=True, timeout=240
+        [*command, str(script)], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(part.split("\n")[0]) for part in done.stdout.split("RESULT ")[1:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
@@ -52,7 +53,7 @@ class Workers:
 
 @contextlib.contextmanager
 def workers(device: str) -> Iterator[Workers]:
-    """Join the group that torchrun's environment describes, and leave it at the end.
+    """Join the group that torchrun's environment describes, and stay in it until the exit.
 
     Parameters
     ----------
@@ -72,14 +73,18 @@ def workers(device: str) -> Iterator[Workers]:
     if where.type == "cuda":
         where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(where)
-    joined = dist.is_initialized()
-    if not joined:
+    if not dist.is_initialized():
+        # Left at exit only: a group formed anew in the same processes may wait for ever, because
+        # torchrun's store still holds the addresses of the old one.
         dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
-    try:
-        yield Workers(rank, count, where)
-    finally:
-        if not joined:
-            dist.destroy_process_group()
+        atexit.register(leave)
+    yield Workers(rank, count, where)
+
+
+def leave() -> None:
+    """Leave the group, if it is still there."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def find_device(name: str) -> torch.device:

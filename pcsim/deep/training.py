@@ -101,7 +101,7 @@ def train(
     check_batch("train", model, x)
     if validation is not None:
         check_batch("train (validation)", model, validation)
-    with workers(settings.device) as group, matmul_precision(settings):
+    with workers(settings.device) as group, torch_settings(settings):
         run = Run(model, inference, x, validation, prepare, settings, group, folder)
         run.resume()
         quiet = not (progress and group.leads)
@@ -119,15 +119,20 @@ def score(record: dict[str, Any]) -> float:
 
 
 @contextlib.contextmanager
-def matmul_precision(settings: TrainingSettings) -> Iterator[None]:
-    """Let matrix products use TF32 inside the block, if that was asked for."""
-    before = torch.get_float32_matmul_precision()
+def torch_settings(settings: TrainingSettings) -> Iterator[None]:
+    """Inside the block, TF32 in matrix products if asked for, and graphs that can be used twice."""
+    import torch._functorch.config as compiled
+
+    before, donated = torch.get_float32_matmul_precision(), compiled.donated_buffer
+    # Inference takes a gradient and keeps the graph for the model's own.
+    compiled.donated_buffer = donated and not settings.compile
     if settings.precision == "tf32":
         torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        compiled.donated_buffer = donated
 
 
 class Run:

@@ -1,0 +1,103 @@
+"""The experiments on amortization: what they compare is equal but for the inference."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from pcsim import data
+from pcsim.catalog import load
+from pcsim.deep.arms import Arm
+from pcsim.experiment import run_experiment
+from pcsim.storage import read_json
+
+EXPERIMENT = load("experiments", "iterative_inference_mnist")
+GAP = load("experiments", "amortization_gap_2d")
+
+
+@pytest.fixture
+def digits(rng, monkeypatch):
+    """Two kinds of image instead of MNIST, so that no download is needed."""
+    kinds = rng.integers(0, 256, size=(2, 28, 28))
+    images = kinds[rng.integers(0, 2, size=300)].astype(np.uint8)
+
+    class Images:
+        def __getitem__(self, name):
+            return self
+
+        def to_numpy(self):
+            return images
+
+    monkeypatch.setattr(data, "load", lambda name, *, split="train": Images())
+
+
+@pytest.mark.parametrize("scale", EXPERIMENT.scales)
+def test_arms_differ_in_their_inference_alone(scale):
+    settings = {**EXPERIMENT.scales[scale], "seeds": (0, 1, 2)}
+    pieces = {piece.key: piece for piece in EXPERIMENT.pieces(settings)}
+    last = settings["parts"]
+    for levels in (1, 2):
+        for seed in (0, 1, 2):
+            direct, iterative = (
+                dict(pieces[f"levels/{levels}/{kind}/{seed}/{last}"].kwargs)
+                for kind in ("direct", "iterative")
+            )
+            one, other = Arm(**direct.pop("arm")), Arm(**iterative.pop("arm"))
+            assert direct == iterative  # samples, epochs, data, seed
+            assert (one.inference, other.inference) == ("direct", "iterative")
+            assert (one.n_z, one.widths, one.link) == (other.n_z, other.widths, other.link)
+
+
+def test_parts_follow_one_another():
+    settings = {**EXPERIMENT.scales["full"], "seeds": (0,)}
+    pieces = EXPERIMENT.pieces(settings)
+    chain = [piece for piece in pieces if piece.key.startswith("levels/1/direct/0/")]
+    assert [piece.needs for piece in chain[:3]] == [
+        (), ("levels/1/direct/0/1",), ("levels/1/direct/0/2",),
+    ]  # fmt: skip
+
+
+def test_a_small_run_in_parts_leaves_its_tables_and_figure(digits, tmp_path):
+    changes = {
+        "parts": 2, "n_epochs": 2, "minor_epochs": 2, "n_train": 64, "minor_train": 64,
+        "n_test": 12, "n_importance": 8, "n_gap": 0, "iterations": (2,), "samples": (1,),
+        "n_raced": 3, "n_z": (3, 2), "widths": ((6,), (5,)), "encodings": ("gradient, x", "error"),
+    }  # fmt: skip
+    run = run_experiment(
+        EXPERIMENT, seeds=2, settings=changes, out=tmp_path / "run", workers=0
+    )  # fmt: skip
+    paired = (run.folder / "paired.csv").read_text().splitlines()
+    assert paired[1].endswith("84.140,83.840,0.300")
+    assert paired[3].endswith("82.630,82.457,0.173")
+    results = read_json(run.folder / "results.json")
+    first = np.array([-np.mean(one["log_likelihood"]) for one in results["levels/1/direct"]])
+    other = np.array([-np.mean(one["log_likelihood"]) for one in results["levels/1/iterative"]])
+    middle, low, high = map(float, paired[1].split(",")[4:7])
+    difference = first - other
+    assert middle == pytest.approx(difference.mean(), abs=1e-3)
+    # Student's 97.5 % point with one degree of freedom is 12.7062.
+    half = 12.7062 * difference.std(ddof=1) / math.sqrt(2)
+    assert [low, high] == pytest.approx([middle - half, middle + half], abs=2e-3)
+    assert len(results["levels/1/direct"][0]["history"]) == 2
+    assert (run.folder / "figure.png").is_file()
+
+
+def test_a_small_run_in_two_latents(digits, tmp_path):
+    changes = {
+        "n_train": 64, "n_epochs": 1, "n_hidden": 6, "n_iterations": 2, "n_ascent": 5,
+        "spacing": 1.0,
+    }  # fmt: skip
+    run = run_experiment(GAP, seeds=1, settings=changes, out=tmp_path / "run", workers=0)
+    rows = (run.folder / "gaps.csv").read_text().splitlines()
+    lanes = {row.split(",")[1] for row in rows[1:]}
+    assert lanes == {"direct", "iterative", "gradient", "preconditioned"}
+    # Nothing ends below the best known.
+    assert all(float(row.split(",")[4]) >= 0 for row in rows[1:])
+    found = read_json(run.folder / "results.json")["0"]
+    # The start of inference is the prior's mean, the middle of the surface.
+    middle = np.array(found["surface"])[:, 5, 5]
+    starts = np.array(found["lanes"]["gradient"]["trace"])[:3, 0]
+    np.testing.assert_allclose(middle, starts, atol=0.02)
+    assert (run.folder / "figure.png").is_file()

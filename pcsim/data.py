@@ -99,9 +99,10 @@ def load(name: str, *, split: str = "train", download: bool = False) -> xr.Datas
 
 def _missing(one: DataSet, split: str) -> str:
     places = " or ".join(map(str, dict.fromkeys(place for _, place in _places(one))))
+    here = [other for other, place in where(one.name).items() if place is not None]
     advice = (
         f"Run 'pcsim data fetch {one.name}', or set PCSIM_DATA to a folder that holds it "
-        "(docs/data.md)."
+        "(docs/data.md)." + (f" Only {' and '.join(here)} is here." if here else "")
     )
     return refusal(f"load {one.name} {split}", "no files", f"them in {places}", advice)
 

@@ -77,6 +77,8 @@ def download(remote: Remote, folder: Path) -> Path:
                 return path
             failures.append(f"{source.url}: {failure}")
             mismatch = mismatch or failure.startswith("checksum")
+        with contextlib.suppress(OSError):
+            _work(folder, remote).rmdir()  # If nothing has arrived.
         where, found = f"download {remote.name}", "; ".join(failures)
         if mismatch:
             advice = "The file has changed or is tampered with: report it, or give PCSIM_DATA."
@@ -101,7 +103,7 @@ def _from_source(remote: Remote, source: Source, folder: Path) -> str | None:
     import pooch
     import requests
 
-    work = folder / f".{remote.name}.part"
+    work = _work(folder, remote)
     # Mirrors with the same bytes go on with each other's part; others must not.
     part = work / (source.checksum or "any").replace(":", "_")
     known, urls = {remote.name: source.checksum}, {remote.name: source.url}
@@ -131,6 +133,10 @@ def _from_source(remote: Remote, source: Source, folder: Path) -> str | None:
             # Pooch has removed the file. Its begin may have been of another version: once more.
             mismatched, tries, best = True, 0, 0
     return failure
+
+
+def _work(folder: Path, remote: Remote) -> Path:
+    return folder / f".{remote.name}.part"
 
 
 def _size(path: Path) -> int:

@@ -172,3 +172,17 @@ def test_columns_of_the_roster():
     assert roster.variant("JB-cut").lesion == {"feedback_gain": 0.0}
     assert H05.inapplicable("LCA")
     assert not H05.inapplicable("JB")
+
+
+def test_estimates_pose_as_errors_at_the_circuits_own_recording_step(rng):
+    control = next(one for one in H05.controls if one.name == "estimates")
+    posing = control.transform(JB, 0)
+    assert H05.missing(posing) == ""
+    stimulus = images(rng)
+    posed = posing.run(stimulus)
+    own = JB.run(stimulus, record=["latent"])
+    np.testing.assert_array_equal(posed["time"], own["time"])
+    assert set(posed["population"].values) == {"error"}
+    assert set(posed["level"].values) == {0}
+    assert posed.sizes["unit"] <= own.sizes["unit"]
+    assert np.abs(posed["rate"].values).max() > 0

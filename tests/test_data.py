@@ -164,6 +164,18 @@ def test_published_idx_files_give_the_same_as_the_prepared(tmp_path, monkeypatch
     xr.testing.assert_identical(data.load("mnist", split="test"), prepared)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_idx_files_under_their_published_names(tmp_path, rng, split):
+    image = rng.integers(256, size=(4, 28, 28), dtype=np.uint8)
+    for name, array in zip(
+        DATA_SETS["mnist"].published.files[split], (image, [3, 1, 4, 1]), strict=True
+    ):
+        (tmp_path / name).write_bytes(gzip.compress(idx_bytes(array)))
+    got = data_readers.idx_pair(tmp_path, split)
+    np.testing.assert_array_equal(got["image"].values, image)
+    assert got["label"].values.tolist() == [3, 1, 4, 1]
+
+
 def test_published_lines_give_the_same_as_the_prepared_counts(tmp_path, monkeypatch):
     prepared = loaded("newsgroups", "test")
     folder = tmp_path / "newsgroups"
@@ -218,9 +230,10 @@ def test_omniglot_archive(tmp_path, rng, refused):
     assert got["label"].values.tolist() == [0] * 20 + [1] * 20
     assert got["drawer"].values.tolist() == list(range(20)) * 2
     image = got["image"].values
-    # Each pixel is the mean of those whose centres it covers; Pillow rounds twice.
+    # Each pixel is the mean of those whose centres it covers, up to its far edge; Pillow rounds
+    # twice.
     covers = np.arange(105) + 0.5
-    box = (covers // 3.75 == np.arange(28)[:, None]).astype(float)
+    box = (np.ceil(covers / 3.75) - 1 == np.arange(28)[:, None]).astype(float)
     box /= box.sum(axis=1, keepdims=True)
     expected = 255 * (box @ ~paper.reshape(40, 105, 105) @ box.T)
     np.testing.assert_allclose(image, expected, atol=1.0)
@@ -329,6 +342,15 @@ def test_nothing_here_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PCSIM_CACHE", str(tmp_path / "cache"))
     with pytest.raises(RuntimeError, match=r"Run 'pcsim data fetch mnist', or set PCSIM_DATA"):
         data.load("mnist")
+
+
+def test_another_split_that_is_here_is_named(tmp_path, monkeypatch):
+    (tmp_path / "text_bow").mkdir()
+    (tmp_path / "text_bow" / "20news_test_bow.npz").touch()
+    monkeypatch.setenv("PCSIM_DATA", str(tmp_path))
+    monkeypatch.setenv("PCSIM_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(RuntimeError, match=r"Only test is here\."):
+        data.load("newsgroups")
 
 
 def test_a_file_of_another_size_is_refused(tmp_path, monkeypatch, refused):

@@ -84,7 +84,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def stubborn(self, seen):
         """Breaks off once and knows nothing of ranges."""
-        self.send(BODY if seen > 1 else BODY[:1000], length=len(BODY))
+        self.send(BODY if seen > 1 else BODY[:PIECE], length=len(BODY))
 
     def overlong(self, seen):
         """Says that the part is as long as the file."""
@@ -227,7 +227,14 @@ def test_offline_says_what_to_do(server, tmp_path):
     nobody = Remote("file.gz", (Source("http://127.0.0.1:9/x", RIGHT, "here"),))
     with pytest.raises(RuntimeError, match=r"(?s)refused.*set PCSIM_DATA to a folder"):
         download(nobody, tmp_path)
-    assert visible(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".file.gz.lock"]
+
+
+def test_a_silent_server_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(data_download, "TIMEOUT", 0.05)
+    with pytest.raises(RuntimeError, match="timed out"):
+        download(remote(server, "slow"), tmp_path)
+    assert len(server.record) == 3
 
 
 def test_unknown_host_says_what_to_do(server, tmp_path):

@@ -90,8 +90,8 @@ def lacks(model: Model, level: int, roles: Sequence[str] = OUTPUTS) -> str:
     return ""
 
 
-def recording(model: Any, every: float) -> Any:
-    """Return the model recording every `every` seconds.
+def recording(model: Any, every: float | None) -> Any:
+    """Return the model recording every `every` seconds, or as it does if that is None.
 
     Where its time step does not divide that, it takes the largest smaller one that does.
 
@@ -104,6 +104,8 @@ def recording(model: Any, every: float) -> Any:
     (0.004, 0.016)
     """
     dt = getattr(model, "dt", None)
+    if every is None:
+        return model
     if dt is None or math.isclose(round(every / dt) * dt, every, rel_tol=1e-9):
         return lesion(model, record_dt=every)
     return lesion(model, record_dt=every, dt=every / math.ceil(every / dt))

@@ -76,7 +76,7 @@ def train(
     ----------
     model, inference
         Moved to the device and type of the settings. An inference that is no `nn.Module` has
-        nothing to learn.
+        nothing to learn; nor has a module after `requires_grad_(False)`.
     x : (N, n_x)
         Training examples.
     validation : (M, n_x)
@@ -314,12 +314,16 @@ def share_of(batch_size: int, group: Workers) -> int:
 
 
 def parameter_groups(step: TrainingStep) -> list[list[nn.Parameter]]:
-    """Return the parameters of the model and those of the inference, where it has any."""
+    """Return what is to learn of the model and of the inference; what is frozen is left out."""
     inference = step.inference
     parts = [list(step.model.parameters())]
     if isinstance(inference, nn.Module):
         parts.append(list(inference.parameters()))
-    return [part for part in parts if part]
+    learned = [[one for one in part if one.requires_grad] for part in parts]
+    if not any(learned):
+        advice = "Call requires_grad_() on what is to learn."
+        raise ValueError(refusal("train", "nothing that learns", "a free parameter", advice))
+    return [part for part in learned if part]
 
 
 def check_same(where: str, saved: Any, settings: TrainingSettings) -> None:

@@ -1,0 +1,216 @@
+"""Inference by gradients against the posterior of a linear Gaussian model, which is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pcsim.deep.curvature import latent_curvature
+from pcsim.deep.draw import Draw
+from pcsim.deep.full_covariance import FullCovariance
+from pcsim.deep.inference import Evaluation, infer
+from pcsim.deep.inference_exact import Exact
+from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.linear_gaussian import LinearGaussian
+from pcsim.deep.networks import FullyConnected
+from pcsim.deep.posteriors import MeanField, TopDown
+
+OPTIMISERS = [("preconditioned", 0.5, 1.0, 200), ("momentum", 0.02, 1.0, 600),
+              ("adam", 0.3, 0.994, 2500), ("rmsprop", 0.3, 0.985, 1200)]  # fmt: skip
+
+
+@pytest.fixture
+def generator(rng):
+    return torch.Generator().manual_seed(int(rng.integers(2**31)))
+
+
+def normal(generator, *shape):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def chain(generator, sizes=(6, 3, 2)):
+    """A linear Gaussian chain of any depth, data first, at precisions that show a slip."""
+    weights = tuple(0.6 * normal(generator, *pair) for pair in zip(sizes, sizes[1:], strict=False))
+    biases = tuple(normal(generator, n) for n in sizes)
+    values = (4.0, 0.7, 0.5)
+    precisions = tuple(torch.full((n,), v).double() for n, v in zip(sizes, values, strict=False))
+    return LinearGaussian(weights, biases, precisions)
+
+
+def orthogonal(generator, n_x=6, n_z=3):
+    """One whose posterior is diagonal: orthogonal columns of different lengths."""
+    basis = torch.linalg.qr(normal(generator, n_x, n_z))[0]
+    weights = basis * torch.tensor([0.5, 0.9, 1.4], dtype=torch.float64)
+    plain = chain(generator, (n_x, n_z))
+    return LinearGaussian((weights,), plain.biases, plain.precisions)
+
+
+@pytest.fixture
+def balanced(monkeypatch):
+    """Noise whose sample mean is 0 and sample covariance 1: expected squares come out exact."""
+
+    def points(shape, like, generator):
+        n_samples, n_examples, n = shape
+        assert n_samples == 2 * n
+        axes = math.sqrt(n) * torch.eye(n, dtype=like.dtype)
+        return torch.cat([axes, -axes])[:, None].expand(shape)
+
+    for module in ("posteriors", "full_covariance"):
+        monkeypatch.setattr(f"pcsim.deep.{module}.noise", points)
+
+
+def test_exact_inference_has_the_evidence_as_its_bound(generator):
+    linear = chain(generator)
+    x = normal(generator, 5, 6)
+    found = infer(Exact(), linear.model(), x, n_samples=3, generator=generator)
+    # log p(x, z) - log q(z) is the log evidence at every sample, so one is as good as many.
+    importance = linear.model().free_energy(x, found.q, n_samples=3, generator=generator).importance
+    torch.testing.assert_close(importance, linear.log_evidence(x).expand(3, 5), rtol=0, atol=1e-9)
+
+
+def test_exact_inference_refuses_a_nonlinear_model(refused, generator):
+    model = LatentGaussian(6, (3,), decoders=[FullyConnected(3, [4])])
+    message = refused(infer, Exact(), model, torch.zeros(2, 6), generator=generator)
+    assert "hidden layers" in message
+
+
+@pytest.mark.parametrize(("optimiser", "step", "decay", "n"), OPTIMISERS)
+def test_point_estimate_is_the_posterior_mean(optimiser, step, decay, n, generator):
+    linear = chain(generator)
+    x = normal(generator, 4, 6)
+    search = PointEstimate(optimiser=optimiser, step=step, decay=decay, n_iterations=n)
+    found = torch.cat(infer(search, linear.model(), x).q.parameters, -1)
+    torch.testing.assert_close(found, linear.posterior(x)[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("balanced")
+@pytest.mark.parametrize(("optimiser", "step", "decay", "n"), OPTIMISERS)
+def test_mean_field_reaches_a_diagonal_posterior_and_the_evidence(
+    optimiser, step, decay, n, generator
+):
+    linear = orthogonal(generator)
+    x = normal(generator, 4, 6)
+    ascent = GradientAscent(optimiser=optimiser, step=step, decay=decay, n_iterations=n)
+    found = infer(ascent, linear.model(), x, n_samples=6)
+    mean, covariance = linear.posterior(x)
+    torch.testing.assert_close(found.q.mean[0], mean, rtol=0, atol=1e-6)
+    variance = found.q.log_variance[0].exp()
+    torch.testing.assert_close(variance, covariance.diagonal().expand(4, 3), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.trace[-1], -linear.log_evidence(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("balanced")
+def test_full_covariance_reaches_a_correlated_posterior(generator):
+    linear = chain(generator, (6, 3))
+    x = normal(generator, 2, 6)
+    ascent = GradientAscent(step=0.3, decay=0.99, n_iterations=2000, start=FullCovariance.at_prior)
+    found = infer(ascent, linear.model(), x, n_samples=6)
+    torch.testing.assert_close(found.trace[-1], -linear.log_evidence(x), rtol=0, atol=1e-6)
+    factor = found.q.cholesky
+    covariance = linear.posterior(x)[1].expand(2, 3, 3)
+    torch.testing.assert_close(factor @ factor.mT, covariance, rtol=0, atol=1e-6)
+
+
+def test_preconditioned_ascent_needs_fewer_steps_than_any_other(generator):
+    linear = chain(generator)
+    x = normal(generator, 4, 6)
+    ends = {
+        rule: infer(PointEstimate(optimiser=rule, step=step, n_iterations=8), linear.model(), x)
+        for rule, step, *_ in OPTIMISERS
+    }
+    best = {rule: float(one.trace[-1].sum()) for rule, one in ends.items()}
+    assert min(best, key=best.__getitem__) == "preconditioned"
+
+
+def test_curvature_of_a_linear_model_is_the_diagonal_of_the_posterior_precision(generator):
+    linear = chain(generator)
+    x = normal(generator, 4, 6)
+    model = linear.model()
+    z = [normal(generator, 2, 4, n) for n in (3, 2)]
+    nothing = [torch.zeros(2, 4)] * 2
+    draw = Draw(z, nothing, nothing, [None, None], nothing[0])
+    found = torch.cat(latent_curvature(model, x, draw), -1)
+    expected = linear.posterior_precision().diagonal().expand(4, 5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_curvature_of_linear_logits_is_the_diagonal_of_the_hessian(generator):
+    model = LatentGaussian(6, (3,), generator=generator).double()
+    x, z = normal(generator, 1, 6).gt(0).double(), normal(generator, 1, 1, 3)
+    nothing = [torch.zeros(1, 1)]
+    (found,) = latent_curvature(model, x, Draw([z], nothing, nothing, [None], nothing[0]))
+
+    def energy(point):
+        likelihood = model.output.log_prob(x, model.output_parameters(point[None]))
+        return 0.5 * point.square().sum() - likelihood.sum()
+
+    hessian = torch.autograd.functional.hessian(energy, z[0, 0])
+    torch.testing.assert_close(found[0], hessian.diagonal(), rtol=0, atol=1e-12)
+
+
+def test_preconditioned_refuses_a_family_without_known_curvature(refused, generator):
+    linear = chain(generator)
+    ascent = GradientAscent(optimiser="preconditioned", start=TopDown.at_prior)
+    x = normal(generator, 2, 6)
+    message = refused(infer, ascent, linear.model(), x, generator=generator)
+    assert "optimiser='adam'" in message
+
+
+def test_ascent_stops_once_nothing_moves(generator):
+    linear = chain(generator)
+    x = normal(generator, 2, 6)
+    search = PointEstimate(step=0.5, n_iterations=1000, tolerance=1e-9)
+    found = infer(search, linear.model(), x)
+    assert len(found.trace) < 200
+    mean = torch.cat(found.q.parameters, -1)
+    torch.testing.assert_close(mean, linear.posterior(x)[0], rtol=0, atol=1e-8)
+
+
+def test_a_step_that_runs_away_is_stopped(generator):
+    linear = chain(generator)
+    search = PointEstimate(optimiser="momentum", step=10.0, n_iterations=2000)
+    with pytest.raises(RuntimeError, match="Lower the step size"):
+        infer(search, linear.model(), normal(generator, 2, 6))
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [({"optimiser": "adm"}, "Did you mean 'adam'"), ({"step": 0.0}, "above 0"),
+     ({"decay": 1.5}, "to 1.0"), ({"n_iterations": -1}, "not below 0")],
+)  # fmt: skip
+def test_ascent_refuses_bad_settings(refused, bad, words):
+    assert words in refused(GradientAscent, **bad)
+
+
+def test_data_that_do_not_fit_are_refused(refused, generator):
+    model = chain(generator).model()
+    assert "expected shape (B, 6)" in refused(infer, PointEstimate(), model, torch.zeros(2, 5))
+    broken = torch.full((2, 6), math.nan)
+    assert "NaN or infinite" in refused(infer, PointEstimate(), model, broken)
+
+
+def test_first_step_is_the_start(generator):
+    linear = chain(generator)
+    x = normal(generator, 2, 6)
+    found = infer(GradientAscent(), linear.model(), x, n_iterations=0, generator=generator)
+    assert found.trace.shape == (1, 2)
+    start = MeanField.at_prior(linear.model(), 2)
+    for one, other in zip(found.q.parameters, start.parameters, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_one_seed_gives_one_result(generator):
+    linear = chain(generator)
+    x = normal(generator, 2, 6)
+    traces = [
+        infer(
+            GradientAscent(n_iterations=3), linear.model(), x,
+            generator=torch.Generator().manual_seed(7),
+        ).trace
+        for _ in range(2)
+    ]  # fmt: skip
+    assert torch.equal(*traces)
+    assert Evaluation().n_samples == 1

@@ -1,0 +1,123 @@
+r"""How fast an inference closes the gap between where it starts and the best of its family.
+
+.. math:: G_k = \frac{F_0 - F_k}{F_0 - F_\infty}
+
+with free energies averaged over examples, and :math:`k_{95}` the first iteration at which
+:math:`G_k \ge 0.95`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pcsim.deep.draw import Posterior
+from pcsim.deep.evaluation import elbo
+from pcsim.deep.inference import Evaluation, Inference, Refinement
+from pcsim.deep.inference_gradient import GradientAscent
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.training_step import generator_for
+from pcsim.messages import check_number, refusal
+
+__all__ = ["converged", "descent", "first_reaching", "gap_closed", "judged"]
+
+LONG = GradientAscent(step=0.05, decay=0.99, n_iterations=400)
+
+
+def judged(
+    model: LatentGaussian, x: Tensor, q: Posterior, *, n_judges: int = 50, seed: int = 0
+) -> Tensor:
+    """Return the free energy of each example, (B,), on noise that depends on the seed alone."""
+    judge = generator_for(x.device, seed, 30)
+    return -elbo(model, x, q, n_samples=n_judges, generator=judge).double()
+
+
+def converged(
+    model: LatentGaussian,
+    x: Tensor,
+    start: Posterior,
+    *,
+    ascent: Refinement = LONG,
+    n_samples: int = 10,
+    seed: int = 0,
+) -> Posterior:
+    """Return where a long inference ends that goes on from `start`, detached."""
+    evaluation = Evaluation(n_samples=n_samples, generator=generator_for(x.device, seed, 31))
+    q = start
+    with torch.no_grad():
+        for step in ascent.refine(model, x, evaluation, evaluation.at(model, x, start)):
+            q = step.q
+    return q.with_parameters(tuple(one.detach() for one in q.parameters))
+
+
+def descent(
+    inference: Inference,
+    model: LatentGaussian,
+    x: Tensor,
+    *,
+    n_iterations: int,
+    start: Posterior | None = None,
+    n_samples: int = 5,
+    n_judges: int = 50,
+    seed: int = 0,
+) -> NDArray[Any]:
+    """Return the free energy of each example at each iteration, (n_iterations + 1, B), nats.
+
+    Parameters
+    ----------
+    inference
+        One that does not iterate ends after its single step: its value then repeats.
+    start
+        Where inference starts; None takes the inference's own start (cold). An inference that
+        cannot go on from a given estimate ignores it, but for the first value.
+    n_samples, n_judges
+        Samples for gradients, and for the free energies that are reported.
+    """
+    evaluation = Evaluation(n_samples=n_samples, generator=generator_for(x.device, seed, 32))
+    energies: list[Tensor] = []
+    with torch.no_grad():
+        if start is not None:
+            energies.append(judged(model, x, start, n_judges=n_judges, seed=seed))
+        refine = getattr(inference, "refine", None)
+        if start is not None and refine is not None:
+            first = evaluation.at(model, x, start)
+            steps = refine(model, x, evaluation, first, n_iterations)
+        else:
+            steps = inference.steps(model, x, evaluation, n_iterations)
+        for step in steps:
+            energies.append(judged(model, x, step.q, n_judges=n_judges, seed=seed))
+    energies += [energies[-1]] * (n_iterations + 1 - len(energies))
+    return torch.stack(energies).cpu().numpy()
+
+
+def gap_closed(curve: ArrayLike, best: ArrayLike) -> NDArray[Any]:
+    """Return G_k, (K + 1,), of free energies over iterations (K + 1, ...) and of the best (...).
+
+    Examples
+    --------
+    >>> gap_closed([[110.0, 90.0], [101.0, 81.0], [100.0, 80.0]], [100.0, 80.0])
+    array([0. , 0.9, 1. ])
+    """
+    values, lowest = np.asarray(curve, float), np.asarray(best, float)
+    if values.shape[1:] != lowest.shape:
+        found, expected = f"best of shape {lowest.shape}", f"{values.shape[1:]}, as a row of curve"
+        raise ValueError(refusal("gap_closed", found, expected, "Give one value an example."))
+    mean = values.reshape(len(values), -1).mean(1)
+    share: NDArray[Any] = (mean[0] - mean) / (mean[0] - lowest.mean())
+    return share
+
+
+def first_reaching(share: ArrayLike, level: float = 0.95) -> float:
+    """Return the first iteration at which the gap is closed to `level`; infinite if none.
+
+    Examples
+    --------
+    >>> first_reaching([0.0, 0.9, 0.96, 0.99]), first_reaching([0.0, 0.9])
+    (2.0, inf)
+    """
+    reached = np.flatnonzero(np.asarray(share) >= check_number("first_reaching", "level", level))
+    return float(reached[0]) if reached.size else np.inf

@@ -8,6 +8,7 @@ with free energies averaged over examples, and :math:`k_{95}` the first iteratio
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.training_step import generator_for
 from pcsim.messages import check_number, refusal
 
-__all__ = ["converged", "descent", "first_reaching", "gap_closed", "judged"]
+__all__ = ["Closing", "closing", "converged", "descent", "first_reaching", "gap_closed", "judged"]
 
 LONG = GradientAscent(step=0.05, decay=0.99, n_iterations=400)
 
@@ -121,3 +122,54 @@ def first_reaching(share: ArrayLike, level: float = 0.95) -> float:
     """
     reached = np.flatnonzero(np.asarray(share) >= check_number("first_reaching", "level", level))
     return float(reached[0]) if reached.size else np.inf
+
+
+@dataclass(frozen=True)
+class Closing:
+    """The gap closed over iterations, with 95 % intervals over examples."""
+
+    share: NDArray[Any]
+    """(..., K + 1)"""
+    share_ends: NDArray[Any]
+    """(2, ..., K + 1)"""
+    first: NDArray[Any]
+    """(...) the first iteration at the level; infinite if none."""
+    first_ends: NDArray[Any]
+    """(2, ...)"""
+
+
+def closing(
+    energy: NDArray[Any],
+    best: NDArray[Any],
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Closing:
+    """Average the gap closed over replicas, and bootstrap it over the examples of each.
+
+    Parameters
+    ----------
+    energy : (R, ..., K + 1, B)
+        Free energy of each replica, lane, iteration and example.
+    best : (R, B)
+        The lowest each example could have.
+    level
+        What counts as closed.
+    """
+    n = energy.shape[-1]
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
+    weights = np.concatenate([np.ones((1, n), int), weights]) / n
+    mean, lowest = energy @ weights.T, best @ weights.T
+    first = mean[..., :1, :]
+    lowest = lowest.reshape(len(best), *[1] * (mean.ndim - 2), -1)
+    share = ((first - mean) / (first - lowest)).mean(0)
+    reached = np.apply_along_axis(lambda one: first_reaching(one, level), -2, share)
+    tails = (2.5, 97.5)
+    return Closing(
+        share=share[..., 0],
+        share_ends=np.percentile(share[..., 1:], tails, axis=-1),
+        first=reached[..., 0],
+        # An order statistic, not an interpolation: a draw may never get there.
+        first_ends=np.percentile(reached[..., 1:], tails, axis=-1, method="inverted_cdf"),
+    )

@@ -13,6 +13,7 @@ linear Gaussian model the last is the step that ends at the posterior's mean.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,25 @@ from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.messages import refusal
 
-__all__ = ["FORMS", "angle", "decoder_jacobian", "forms", "update_jacobian"]
+__all__ = ["FORMS", "ShuffledErrors", "angle", "decoder_jacobian", "forms", "update_jacobian"]
 
 FORMS = ("transpose", "pseudo-inverse", "preconditioned")
+
+
+@dataclass(frozen=True)
+class ShuffledErrors:
+    """An `ErrorEncoding` in which each example sees the data's errors of another: a control."""
+
+    inner: ErrorEncoding = ErrorEncoding(with_x=False)
+
+    def inputs(
+        self, model: LatentGaussian, x: Tensor, step: Step, evaluation: Evaluation
+    ) -> list[list[Tensor]]:
+        levels = self.inner.inputs(model, x, step, evaluation)
+        place, device = len(levels[0]) - 2, x.device
+        order = torch.randperm(len(x), generator=evaluation.generator, device=device)
+        levels[0][place] = levels[0][place][order]
+        return levels
 
 
 def decoder_jacobian(model: LatentGaussian, z: Tensor) -> Tensor:

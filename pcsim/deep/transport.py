@@ -13,7 +13,7 @@ linear Gaussian model the last is the step that ends at the posterior's mean.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ FORMS = ("transpose", "pseudo-inverse", "preconditioned")
 class ShuffledErrors:
     """An `ErrorEncoding` in which each example sees the data's errors of another: a control."""
 
-    inner: ErrorEncoding = ErrorEncoding(with_x=False)
+    inner: ErrorEncoding = field(default_factory=lambda: ErrorEncoding(with_x=False))
 
     def inputs(
         self, model: LatentGaussian, x: Tensor, step: Step, evaluation: Evaluation

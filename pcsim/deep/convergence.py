@@ -26,11 +26,11 @@ from pcsim.messages import check_number, refusal
 
 __all__ = ["Closing", "closing", "converged", "descent", "first_reaching", "gap_closed", "judged"]
 
-LONG = GradientAscent(step=0.05, decay=0.99, n_iterations=400)
+LONG = GradientAscent(step=0.05, decay=0.985, n_iterations=300)
 
 
 def judged(
-    model: LatentGaussian, x: Tensor, q: Posterior, *, n_judges: int = 50, seed: int = 0
+    model: LatentGaussian, x: Tensor, q: Posterior, *, n_judges: int = 20, seed: int = 0
 ) -> Tensor:
     """Return the free energy of each example, (B,), on noise that depends on the seed alone."""
     judge = generator_for(x.device, seed, 30)
@@ -43,7 +43,7 @@ def converged(
     start: Posterior,
     *,
     ascent: Refinement = LONG,
-    n_samples: int = 10,
+    n_samples: int = 5,
     seed: int = 0,
 ) -> Posterior:
     """Return where a long inference ends that goes on from `start`, detached."""
@@ -63,7 +63,7 @@ def descent(
     n_iterations: int,
     start: Posterior | None = None,
     n_samples: int = 5,
-    n_judges: int = 50,
+    n_judges: int = 20,
     seed: int = 0,
 ) -> NDArray[Any]:
     """Return the free energy of each example at each iteration, (n_iterations + 1, B), nats.

@@ -254,8 +254,8 @@ EXPERIMENT = Experiment(
     question="Can errors from below and from the own level be kept apart in inference?",
     scales={
         "quick": {
-            "seeds": 3, "n_z": (16, 8), "widths": ((256, 256), (64, 64)), "n_iterations": 5,
-            "n_train": 8_000, "n_test": 500, "n_importance": 100, "n_crossed": 60,
+            "seeds": 3, "n_z": (16, 8), "widths": ((128, 128), (32, 32)), "n_iterations": 5,
+            "n_train": 6_000, "n_test": 500, "n_importance": 100, "n_crossed": 60,
             "training": {
                 "n_epochs": 6, "learning_rate": 1e-3, "batch_size": 64, "largest_gradient": 500.0,
             },

@@ -92,7 +92,9 @@ def race(
     write_json(folder / "search.json", {"steps": steps, "search": search})
 
 
-def prepared(model: Any, frames: Any, guess: Any = None) -> tuple[Any, dict[str, Any], Any]:
+def prepared(
+    model: Any, frames: Any, n_long: int, guess: Any = None
+) -> tuple[Any, dict[str, Any], Any]:
     """Return frames 1 onwards as rows (frame by frame), their starts, and their best energies."""
     import torch
 
@@ -102,7 +104,7 @@ def prepared(model: Any, frames: Any, guess: Any = None) -> tuple[Any, dict[str,
     x = torch.as_tensor(frames).flatten(0, 1)
     n = frames.shape[1]
     start = MeanField.at_prior(model, len(x)) if guess is None else guess(x)
-    q = converged(model, x, start)
+    q = converged(model, x, start, n_iterations=n_long)
     before = q.with_parameters(tuple(one[:-n] for one in q.parameters))
     after = q.with_parameters(tuple(one[n:] for one in q.parameters))
     rows = x[n:]
@@ -115,7 +117,7 @@ def tuned(model: Any, frames: Any, sizes: Mapping[str, int]) -> tuple[dict[str, 
     from pcsim.deep.convergence import descent, first_reaching, gap_closed
     from pcsim.deep.inference_gradient import GradientAscent
 
-    x, starts, best = prepared(model, frames)
+    x, starts, best = prepared(model, frames, sizes["n_long"])
     chosen: dict[str, Any] = {}
     search = []
     for (rule, grid), start in ((pair, s) for pair in GRIDS.items() for s in STARTS):
@@ -149,8 +151,9 @@ def measured(
     def guess(x: Any) -> Any:
         return infer(lanes["direct"], model, x, generator=generator_for("cpu", 0, 33)).q
 
-    x, starts, best = prepared(model, frames, guess)
-    from_prior = judged(model, x, converged(model, x, starts["cold"])).numpy()
+    x, starts, best = prepared(model, frames, sizes["n_long"], guess)
+    other = converged(model, x, starts["cold"], n_iterations=sizes["n_long"])
+    from_prior = judged(model, x, other).numpy()
     shape = (sizes["n_iterations"] + 1, len(frames) - 1, frames.shape[1])
     curves = np.empty((len(LANES), len(STARTS), *shape))
     for (i, name), (j, start) in ((a, b) for a in enumerate(LANES) for b in enumerate(STARTS)):
@@ -179,7 +182,7 @@ def pieces(settings: Mapping[str, Any]) -> list[Piece]:
         "direct": {"inference": "direct", **shared},
         "iterative": {"n_iterations": settings["n_trained"], **shared},
     }
-    names = ("n_validation", "n_test", "n_frames", "n_iterations", "n_samples")
+    names = ("n_validation", "n_test", "n_frames", "n_iterations", "n_samples", "n_long")
     sizes = {name: settings[name] for name in names}
     out = []
     for kind in settings["trained_with"]:
@@ -376,19 +379,19 @@ EXPERIMENT = Experiment(
         "quick": {
             "seeds": 3, "trained_with": ("direct",), "n_z": (16,), "widths": ((128, 128),),
             "n_trained": 8, "n_train": 10_000, "n_validation": 24, "n_test": 40, "n_frames": 3,
-            "n_iterations": 64, "n_samples": 5,
+            "n_iterations": 64, "n_samples": 5, "n_long": 300,
             "training": {"n_epochs": 6, "learning_rate": 1e-3, "batch_size": 64},
         },
         "full": {
             "seeds": 3, "trained_with": KINDS, "n_z": (32,), "widths": ((512, 512),),
             "n_trained": 8, "n_train": 50_000, "n_validation": 200, "n_test": 300, "n_frames": 4,
-            "n_iterations": 64, "n_samples": 10,
+            "n_iterations": 64, "n_samples": 10, "n_long": 1_000,
             "training": {"n_epochs": 40, "learning_rate": 5e-4, "batch_size": 64},
         },
         "gpu": {
             "seeds": 5, "trained_with": KINDS, "n_z": (64,), "widths": ((512, 512),),
             "n_trained": 8, "n_train": 50_000, "n_validation": 500, "n_test": 1_000, "n_frames": 4,
-            "n_iterations": 64, "n_samples": 10,
+            "n_iterations": 64, "n_samples": 10, "n_long": 1_000,
             "training": {"n_epochs": 300, "learning_rate": 2e-4, "batch_size": 64},
         },
     },

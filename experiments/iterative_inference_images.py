@@ -246,10 +246,10 @@ EXPERIMENT = Experiment(
     scales={
         "quick": {
             "seeds": 3, "data": ("fashion_mnist", "omniglot"), "levels": (1,), "parts": 1,
-            "n_z": (16, 8), "widths": ((200, 200), (64, 64)), "n_iterations": 5, "n_train": 5_000,
+            "n_z": (16, 8), "widths": ((128, 128), (64, 64)), "n_iterations": 5, "n_train": 5_000,
             "n_test": 400, "n_importance": 100,
             "training": {
-                "n_epochs": 6, "learning_rate": 1e-3, "batch_size": 64, "largest_gradient": 5_000.0,
+                "n_epochs": 5, "learning_rate": 1e-3, "batch_size": 64, "largest_gradient": 5_000.0,
             },
         },
         "full": {
@@ -257,7 +257,7 @@ EXPERIMENT = Experiment(
             "n_z": (64, 32), "widths": ((512, 512), (256, 256)), "n_iterations": 5,
             "n_train": None, "n_test": 2_000, "n_importance": 1_000,
             "training": {
-                "n_epochs": 60, "learning_rate": 2e-4, "batch_size": 64,
+                "n_epochs": 50, "learning_rate": 2e-4, "batch_size": 64,
                 "largest_gradient": 5_000.0,
             },
         },

@@ -339,9 +339,9 @@ EXPERIMENT = Experiment(
     question="Do learned inference weights align with the decoder's transposed Jacobian?",
     scales={
         "quick": {
-            "seeds": 3, "n_z": (16,), "widths": ((256, 256),), "n_trained": 5, "n_train": 10_000,
-            "n_test": 150, "draws": 500,
-            "training": {"n_epochs": 6, "learning_rate": 1e-3, "batch_size": 64},
+            "seeds": 3, "n_z": (16,), "widths": ((128, 128),), "n_trained": 5, "n_train": 8_000,
+            "n_test": 100, "draws": 500,
+            "training": {"n_epochs": 5, "learning_rate": 1e-3, "batch_size": 64},
         },
         "full": {
             "seeds": 5, "n_z": (32,), "widths": ((512, 512),), "n_trained": 5, "n_train": 60_000,

@@ -18,15 +18,13 @@ from torch import Tensor
 
 from pcsim.deep.draw import Posterior
 from pcsim.deep.evaluation import elbo
-from pcsim.deep.inference import Evaluation, Inference, Refinement
+from pcsim.deep.inference import Evaluation, Inference
 from pcsim.deep.inference_gradient import GradientAscent
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.training_step import generator_for
 from pcsim.messages import check_number, refusal
 
 __all__ = ["Closing", "closing", "converged", "descent", "first_reaching", "gap_closed", "judged"]
-
-LONG = GradientAscent(step=0.05, decay=0.985, n_iterations=300)
 
 
 def judged(
@@ -42,11 +40,16 @@ def converged(
     x: Tensor,
     start: Posterior,
     *,
-    ascent: Refinement = LONG,
+    n_iterations: int = 300,
     n_samples: int = 5,
     seed: int = 0,
 ) -> Posterior:
-    """Return where a long inference ends that goes on from `start`, detached."""
+    """Return where a long inference ends that goes on from `start`, detached.
+
+    Adam, whose steps shrink a hundredfold on the way.
+    """
+    decay = 0.01 ** (1 / max(n_iterations, 1))
+    ascent = GradientAscent(step=0.05, decay=decay, n_iterations=n_iterations)
     evaluation = Evaluation(n_samples=n_samples, generator=generator_for(x.device, seed, 31))
     q = start
     with torch.no_grad():

@@ -73,10 +73,11 @@ def forms(jacobian: Tensor, precision_x: Tensor | float, precision_z: Tensor | f
         Inverse variances of the output and of the latents' prior: numbers, or one a feature.
     """
     transpose = jacobian.mT
-    one = torch.ones(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
-    weighted = torch.as_tensor(precision_x).to(jacobian)
+    kind: Any = {"dtype": jacobian.dtype, "device": jacobian.device}
+    weighted = torch.as_tensor(precision_x, **kind)
+    one = torch.ones(jacobian.shape[-1], **kind)
     curvature = transpose @ (weighted.expand(jacobian.shape[-2])[:, None] * jacobian)
-    curvature = curvature + torch.diag(torch.as_tensor(precision_z).to(jacobian) * one)
+    curvature = curvature + torch.diag(torch.as_tensor(precision_z, **kind) * one)
     found = (
         transpose, torch.linalg.pinv(jacobian), torch.linalg.solve(curvature, transpose)
     )  # fmt: skip

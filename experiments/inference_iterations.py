@@ -34,7 +34,7 @@ KINDS = ("direct", "iterative")
 LANES = (*GRIDS, "iterative", "direct", "untrained")
 STARTS = ("cold", "warm")
 LIMIT, RIVAL_LIMIT, LEVEL = 8.0, 6.0, 0.95
-"""The claim's iterations, the rival's that refute it, and what counts as closed: H32."""
+"""Iterations of the claim, of the rival that refutes it, and the share that counts: H32."""
 
 
 def train_model(
@@ -344,11 +344,10 @@ def draw_gap(ax: Any, found: xr.Dataset, start: str) -> None:
     ax.set_xscale("symlog", linthresh=1.0)
     last = int(k[-1])
     ticks = [tick for tick in (0, 1, 2, 4, 8, 16, 32, 64) if tick <= last]
-    ax.set_xticks(ticks, [str(tick) for tick in ticks])
-    ax.set_xticks([], minor=True)
+    ax.set_xticks(ticks, list(map(str, ticks)))
     ax.set(yscale="log", ylim=(floor, 3.0), xlim=(0, last), xlabel="Iteration $k$", title=start)
     ax.set_yticks([0.01, 0.05, 0.1, 1.0], ["0.01", "0.05", "0.1", "1"])
-    ax.set_yticks([], minor=True)
+    ax.minorticks_off()
 
 
 def draw_iterations(ax: Any, found: xr.Dataset) -> None:

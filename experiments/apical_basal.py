@@ -187,7 +187,7 @@ def figures(run: Run) -> dict[str, Figure]:
 
     results = read_json(run.folder / "results.json")
     with publication_figure(DOUBLE_COLUMN, 62.0) as figure:
-        axes = figure.subplots(1, 3, width_ratios=[1.0, 0.75, 1.25])
+        axes = figure.subplots(1, 3, width_ratios=[1.05, 0.85, 1.15])
         draw_bounds(axes[0], results)
         draw_cost(axes[1], results)
         draw_shares(axes[2], results)
@@ -202,7 +202,7 @@ def draw_bounds(ax: Any, results: Mapping[str, Any]) -> None:
     ax.plot(range(len(ARMS)), each, color="0.75", lw=0.6, ls="-")
     for place, values in enumerate(each):
         ax.plot([place] * len(values), values, "o", color="black", ms=3.5)
-    ax.set_xticks(range(len(ARMS)), list(ARMS))
+    ax.set_xticks(range(len(ARMS)), list(ARMS), fontsize=6)
     ax.set(ylabel="Test free energy (nats)", xlim=(-0.4, len(ARMS) - 0.6))
 
 
@@ -243,9 +243,12 @@ def draw_shares(ax: Any, results: Mapping[str, Any]) -> None:
                 ax.bar(place + shift, 100 * value, 0.36, bottom=start, label=label, **face)
                 start += 100 * value
             ax.text(place + shift, 101, f"{100 * values[2]:.1f}", ha="center", fontsize=6)
-    ax.set_xticks(range(len(ARMS)), [f"{name}\ntrained | untrained" for name in ARMS])
-    ax.tick_params(axis="x", labelsize=6)
-    ax.set(ylabel="Variance of the update (%)", ylim=(0, 108))
+    ax.set_xticks(range(len(ARMS)), list(ARMS))
+    ax.set(
+        ylabel="Variance of the update (%)",
+        xlabel="left trained, right (pale) untrained",
+        ylim=(0, 108),
+    )
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.17), ncols=3, fontsize=6)
 
 

@@ -300,14 +300,14 @@ def figures(run: Run) -> dict[str, Figure]:
 
     with (
         xr.open_dataset(run.folder / "summary.nc", engine="h5netcdf") as whole,
-        publication_figure(DOUBLE_COLUMN, 70.0) as figure,
+        publication_figure(DOUBLE_COLUMN, 74.0) as figure,
     ):
         found = whole.isel(trained_with=0).load()
         axes = figure.subplots(1, 3, width_ratios=[1.0, 1.0, 0.9])
         for ax, start in zip(axes, STARTS, strict=False):
             draw_gap(ax, found, start)
         axes[0].set_ylabel(r"Gap left, $1 - G_k$")
-        axes[0].legend(loc="lower left", fontsize=6)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
         draw_iterations(axes[2], found)
         for ax, letter in zip(axes, "abc", strict=True):
             ax.set_title(letter, loc="left", fontweight="bold")

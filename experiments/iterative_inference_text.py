@@ -237,7 +237,7 @@ def draw_gradients(ax: Any, watched: Any) -> None:
         label = "at the prior" if step == 0 else f"after {step}"
         ax.plot(np.arange(1, len(sizes) + 1), sizes[:, step], "-", color=shade, label=label)
     ax.set(xlabel="Epoch", ylabel=r"Mean $|\partial F/\partial\mu|$ (nats)", yscale="log")
-    ax.legend(fontsize=6, loc="upper left", bbox_to_anchor=(0.3, 0.8))
+    ax.legend(fontsize=6, loc="upper left", bbox_to_anchor=(0.3, 0.86))
 
 
 EXPERIMENT = Experiment(

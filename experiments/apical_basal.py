@@ -77,19 +77,16 @@ def crossed(model: Any, inference: Any, update: Any, x: Any) -> list[list[float]
     The states are those that `inference` goes through. At each, the error from below of every
     example meets the own error and estimate of every other, and `update` is asked for its step.
     """
-    import torch
-
     from pcsim.deep.inference import Evaluation
     from pcsim.deep.streams import crossed_updates, variance_shares
     from pcsim.deep.training_step import generator_for
 
     evaluation = Evaluation(generator=generator_for("cpu", 0, 50))
     shares = []
-    with torch.no_grad():
-        # At the prior all examples share one estimate and one own error: nothing to cross.
-        for step in list(inference.steps(model, x, evaluation))[1:-1]:
-            steps = crossed_updates(update, model, x, step, evaluation)
-            shares.append(list(variance_shares(steps.numpy())))
+    # At the prior all examples share one estimate and one own error: nothing to cross.
+    for step in list(inference.steps(model, x, evaluation))[1:-1]:
+        steps = crossed_updates(update, model, x, step, evaluation)
+        shares.append(list(variance_shares(steps.numpy())))
     return shares
 
 
@@ -191,6 +188,7 @@ def figures(run: Run) -> dict[str, Figure]:
         draw_bounds(axes[0], results)
         draw_cost(axes[1], results)
         draw_shares(axes[2], results)
+        figure.legend(*axes[2].get_legend_handles_labels(), loc="outside upper right", ncols=3)
         for ax, letter in zip(axes, "abc", strict=True):
             ax.set_title(letter, loc="left", fontweight="bold")
     return {"figure": figure}
@@ -249,7 +247,6 @@ def draw_shares(ax: Any, results: Mapping[str, Any]) -> None:
         xlabel="left trained, right (pale) untrained",
         ylim=(0, 108),
     )
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.17), ncols=3, fontsize=6)
 
 
 EXPERIMENT = Experiment(

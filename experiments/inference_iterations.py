@@ -96,12 +96,11 @@ def prepared(
     model: Any, frames: Any, n_long: int, guess: Any = None
 ) -> tuple[Any, dict[str, Any], Any]:
     """Return frames 1 onwards as rows (frame by frame), their starts, and their best energies."""
-    import torch
-
+    from pcsim.deep.arms import examples
     from pcsim.deep.convergence import converged, judged
     from pcsim.deep.posteriors import MeanField
 
-    x = torch.as_tensor(frames).flatten(0, 1)
+    x = examples(frames.reshape(-1, frames.shape[-1]))
     n = frames.shape[1]
     start = MeanField.at_prior(model, len(x)) if guess is None else guess(x)
     q = converged(model, x, start, n_iterations=n_long)

@@ -56,8 +56,6 @@ def train_arm(
     n_importance: int,
 ) -> None:
     """Train one arm through its part of the epochs; after the last part, measure it."""
-    import torch
-
     from pcsim.deep.arm_training import train_part
     from pcsim.deep.arms import Arm, evaluate, examples
     from pcsim.deep.outputs import Bernoulli, Gaussian, Output
@@ -82,7 +80,7 @@ def train_arm(
     test = examples(images(name, "test", n_test), scale=255.0, binary_seed=seed)
     one = evaluate(model, inference, test, n_samples=settings.n_samples, n_importance=n_importance)
     per = 1.0 if binary else x.shape[1] * math.log(2.0)
-    mean = torch.tensor([one["free_energy"], one["log_likelihood"]]).double().mean(1)
+    mean = np.mean([one["free_energy"], one["log_likelihood"]], axis=1)
     result = {
         "bound": float(mean[0]) / per, "importance": -float(mean[1]) / per, "unit": unit(name),
         "history": [record["train"] / per for record in trained.history],

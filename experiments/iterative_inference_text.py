@@ -69,17 +69,15 @@ def train_arm(
     n_importance: int,
 ) -> None:
     """Train one arm through its part of the epochs; after the last part, measure it."""
-    import torch
-
     from pcsim.deep.arm_training import train_part
-    from pcsim.deep.arms import Arm, evaluate
+    from pcsim.deep.arms import Arm, evaluate, examples
     from pcsim.deep.evaluation import perplexity
     from pcsim.deep.outputs import Multinomial
     from pcsim.deep.training import TrainingSettings, restore
 
     found = documents(collection)
     train, valid, test = (
-        torch.from_numpy(found[split][:n])
+        examples(found[split][:n])
         for split, n in (("train", n_train), ("valid", None), ("test", n_test))
     )
     settings = TrainingSettings(**training)
@@ -96,8 +94,8 @@ def train_arm(
     )  # fmt: skip
     words = test.sum(1)
     result = {
-        "bound": perplexity(-torch.tensor(one["free_energy"]), words),
-        "importance": perplexity(torch.tensor(one["log_likelihood"]), words),
+        "bound": perplexity(-words.new_tensor(one["free_energy"]), words),
+        "importance": perplexity(words.new_tensor(one["log_likelihood"]), words),
         "unigram": unigram(found["train"], found["test"]),
         "best_epoch": trained.best["epoch"], "history": trained.history, "steps": one["steps"],
         "watched": read_json(folder / "watched.json"), "active_units": one["active_units"],

@@ -115,8 +115,6 @@ def others(model: Any, arm: Mapping[str, Any], x: Any, settings: Any) -> dict[st
 
 def angles(model: Any, inference: Any, x: Any, draws: int) -> dict[str, Any]:
     """Return angles of the average Jacobian to each form, with a bootstrap over images."""
-    import torch
-
     from pcsim.deep.inference import Evaluation, infer
     from pcsim.deep.training_step import generator_for
     from pcsim.deep.transport import angle, decoder_jacobian, forms, update_jacobian
@@ -124,9 +122,7 @@ def angles(model: Any, inference: Any, x: Any, draws: int) -> dict[str, Any]:
     evaluation = Evaluation(n_samples=1, generator=generator_for("cpu", 0, 40))
     own, made = [], []
     precision_x = float(model.log_precision_x.exp())
-    with torch.no_grad():
-        steps = list(inference.steps(model, x, evaluation))
-    for step in steps[:-1]:
+    for step in list(inference.steps(model, x, evaluation))[:-1]:
         own.append(update_jacobian(inference, model, x, step, evaluation).numpy())
         found = forms(decoder_jacobian(model, step.q.mean[0]), precision_x, 1.0)
         made.append({name: one.numpy() for name, one in found.items()})

@@ -59,7 +59,7 @@ def train_arm(
     found = evaluate(
         model, inference, x, n_samples=settings.n_samples, n_importance=n_importance
     )  # fmt: skip
-    fresh = Arm(**arm).build(784, settings.seed + 1000)[1]
+    fresh: Any = Arm(**arm).build(784, settings.seed + 1000)[1]
     result = {
         "free_energy": float(np.mean(found["free_energy"])),
         "negative_log_likelihood": -float(np.mean(found["log_likelihood"])),
@@ -156,9 +156,9 @@ def described(values: list[float]) -> str:
     """Return mean, Student's 95 % interval over seeds, extremes and the number, comma-separated."""
     from pcsim.stats import mean_interval
 
-    ends = ("", "")
+    ends = ["", ""]
     if len(values) > 1:
-        ends = tuple(f"{one:.5g}" for one in mean_interval(np.array(values))[1:])
+        ends = [f"{one:.5g}" for one in mean_interval(np.array(values))[1:]]
     numbers = (f"{np.mean(values):.5g}", *ends, f"{min(values):.5g}", f"{max(values):.5g}")
     return ",".join((*numbers, str(len(values))))
 

@@ -118,8 +118,9 @@ class TwoStreams(nn.Module):
             raise ValueError(refusal("TwoStreams", found, "even numbers", advice))
         half = [width // 2 for width in widths]
         self.sizes = (n_first, n_second)
-        self.streams = nn.ModuleList(FullyConnected(n, half, **kind) for n in self.sizes)
-        self.n_in, self.n_out = sum(self.sizes), sum(int(s.n_out) for s in self.streams)
+        streams = [FullyConnected(n, half, **kind) for n in self.sizes]
+        self.streams = nn.ModuleList(streams)
+        self.n_in, self.n_out = sum(self.sizes), sum(one.n_out for one in streams)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., n_first + n_second) to features (..., n_out), the first stream's first."""

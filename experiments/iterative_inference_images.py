@@ -223,11 +223,6 @@ def draw_steps(ax: Any, found: Mapping[int, Any], name: str) -> None:
         level = np.mean([one["steps"][-1] for one in arms["direct"]])
         ax.axhline(level, lw=0.8, **look("direct", levels))
     ax.set(xlabel="Inference iteration", ylabel=f"Test free energy ({unit(name)})")
-    ax.set_yscale("log")
-    ax.minorticks_off()
-    low, high = ax.get_ylim()
-    ticks = np.geomspace(low * 1.02, high / 1.02, 4)
-    ax.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
 
 
 def look(kind: str, levels: int) -> dict[str, Any]:

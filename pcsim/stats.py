@@ -18,6 +18,7 @@ from pcsim.stats_tests import (
     ks_similarity,
     ks_similarity_histogram,
     mcnemar_exact,
+    mean_interval,
     rank_biserial,
 )
 
@@ -35,5 +36,6 @@ __all__ = [
     "ks_similarity",
     "ks_similarity_histogram",
     "mcnemar_exact",
+    "mean_interval",
     "rank_biserial",
 ]

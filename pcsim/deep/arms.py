@@ -60,6 +60,10 @@ class Arm:
     """Hidden units of encoder and decoder, level 1 first."""
     link: str = "highway"
     """Of the inference networks; the decoder's is plain."""
+    normalise_x: bool = False
+    """Whether a direct network sees layer-normalised data, as an iterative one does."""
+    segregated: bool = False
+    """Whether an iterative network has basal and apical streams."""
 
     def __post_init__(self) -> None:
         check_choice("Arm", "inference", self.inference, INFERENCES)
@@ -84,11 +88,12 @@ class Arm:
         if self.inference == "ladder":
             return Ladder(model, **network)
         if self.inference == "direct":
-            return Direct(model, **network)
+            return Direct(model, normalise_inputs=self.normalise_x, **network)
         encoding: Encoding = ENCODINGS[self.encoding](with_x=self.with_x)
         iterative = Iterative(
-            model, encoding=encoding, update=self.update, n_iterations=self.n_iterations, **network
-        )
+            model, encoding=encoding, update=self.update, n_iterations=self.n_iterations,
+            segregated=self.segregated, **network,
+        )  # fmt: skip
         return iterative if self.inference == "iterative" else Hybrid(
             Direct(model, **network), iterative
         )  # fmt: skip

@@ -101,6 +101,7 @@ class Preconditioned:
 
 
 RULES: dict[str, Rule] = {
+    "gradient": Momentum(momentum=0.0),
     "momentum": Momentum(),
     "adam": Adam(),
     "rmsprop": RMSProp(),

@@ -54,6 +54,7 @@ def _from_below(
     predict: Callable[[Tensor], Tensor], z: Tensor, curve: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Return the diagonal of J^T H J at each sample and example, (S, B, n)."""
+    z = z.contiguous()  # the samples of a point share their memory, which jvp refuses
 
     def along(direction: Tensor) -> Tensor:
         u: Tensor = jvp(predict, (z,), (direction.expand_as(z),))[1]

@@ -7,6 +7,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from pcsim.deep.draw import Posterior
 from pcsim.deep.flows import Flowed
@@ -35,6 +36,8 @@ class Direct(nn.Module):
         each level above.
     activation, link, normalization
         As of `FullyConnected`.
+    normalise_inputs
+        Whether the data are layer-normalised, as an iterative network's inputs are.
     generator
         Randomness of the initial weights; None means seed 0.
     """
@@ -48,11 +51,12 @@ class Direct(nn.Module):
         activation: str = "elu",
         link: str = "highway",
         normalization: str | None = None,
+        normalise_inputs: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0) if generator is None else generator
-        self.start = start
+        self.start, self.normalise_inputs = start, normalise_inputs
         self.networks, self.heads = nn.ModuleList(), nn.ModuleList()
         size = model.n_x
         q = start(model, 1)
@@ -72,7 +76,7 @@ class Direct(nn.Module):
     def posterior(self, model: LatentGaussian, x: Tensor) -> Posterior:
         """Return the posterior of each example of `x` (B, n_x), attached to the network."""
         start = self.start(model, len(x))
-        parameters, features = [], x
+        parameters, features = [], layer_norm(x, x.shape[1:]) if self.normalise_inputs else x
         for network, heads in zip(self.networks, self.heads, strict=True):
             features = network(features)
             assert isinstance(heads, nn.ModuleList)

@@ -35,7 +35,7 @@ class GradientAscent:
     """
 
     optimiser: str = "adam"
-    """"momentum", "adam", "rmsprop" or "preconditioned" (diagonal Gauss-Newton)."""
+    """"gradient", "momentum", "adam", "rmsprop" or "preconditioned" (diagonal Gauss-Newton)."""
     step: float = 0.1
     r""":math:`\eta`"""
     decay: float = 1.0

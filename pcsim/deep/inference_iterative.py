@@ -2,21 +2,22 @@ r"""Iterative amortized inference: a network that learned to climb (thesis, chap
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from pcsim.deep.draw import Posterior
-from pcsim.deep.encodings import Encoding, GradientEncoding
+from pcsim.deep.encodings import Encoding, ErrorEncoding, GradientEncoding
 from pcsim.deep.inference import Evaluation, Start, Step, by_level
 from pcsim.deep.inference_direct import flows_of, widths_of
 from pcsim.deep.latent_gaussian import LatentGaussian
-from pcsim.deep.networks import FullyConnected
+from pcsim.deep.networks import FullyConnected, TwoStreams
 from pcsim.deep.posteriors import MeanField
 from pcsim.deep.updates import UPDATES, Memory
-from pcsim.messages import check_choice, check_integer
+from pcsim.messages import check_choice, check_integer, refusal
 
 __all__ = ["Iterative"]
 
@@ -47,6 +48,10 @@ class Iterative(nn.Module):
         As of `FullyConnected`.
     normalise_inputs
         Whether each input is layer-normalised (over its features, without learned weights).
+    segregated
+        Whether errors from below (and the observation) and all that belongs to the level itself
+        pass networks of their own, of half the units each, that meet only in the update: basal and
+        apical dendrites. For the `ErrorEncoding`.
     recurrent
         Whether a gated recurrent unit carries features from one iteration to the next, with its
         graph.
@@ -68,6 +73,7 @@ class Iterative(nn.Module):
         link: str = "highway",
         normalization: str | None = None,
         normalise_inputs: bool = True,
+        segregated: bool = False,
         recurrent: bool = False,
         n_iterations: int = 5,
         generator: torch.Generator | None = None,
@@ -76,18 +82,23 @@ class Iterative(nn.Module):
         rule = UPDATES[check_choice("Iterative", "update", update, UPDATES)]
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         self.encoding, self.start = encoding, start
-        self.normalise_inputs = normalise_inputs
+        self.normalise_inputs, self.segregated = normalise_inputs, segregated
+        if segregated and not isinstance(encoding, ErrorEncoding):
+            found, advice = f"a segregated {type(encoding).__name__}", "Take ErrorEncoding()."
+            raise ValueError(refusal("Iterative", found, "an ErrorEncoding", advice))
         self.n_iterations = check_integer("Iterative", "n_iterations", n_iterations, low=1)
         self.networks, self.cells, self.updates = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         size = 0
         q = start(model, 1)
         groups, inputs = by_level(model, q), self._input_sizes(model)
         self.flows = flows_of(q)
-        for group, n_in, hidden in zip(groups, inputs, widths_of(len(groups), widths), strict=True):
-            network = FullyConnected(
-                n_in + size, hidden, activation=activation, link=link, normalization=normalization,
-                generator=generator,
-            )  # fmt: skip
+        kind: dict[str, Any] = {
+            "activation": activation, "link": link, "normalization": normalization,
+            "generator": generator,
+        }  # fmt: skip
+        levels = zip(groups, inputs, widths_of(len(groups), widths), strict=True)
+        for group, sizes, hidden in levels:
+            network = self._network(sizes, size, hidden, kind)
             size = network.n_out
             self.networks.append(network)
             self.cells.append(Memory(size, generator) if recurrent else nn.Identity())
@@ -95,13 +106,26 @@ class Iterative(nn.Module):
             self.updates.append(nn.ModuleList(updates))
         self.to(groups[0][0])
 
-    def _input_sizes(self, model: LatentGaussian) -> list[int]:
+    def _network(
+        self, sizes: list[int], size_below: int, hidden: Sequence[int], kind: Mapping[str, Any]
+    ) -> FullyConnected | TwoStreams:
+        n_in = sum(sizes) + size_below
+        if not self.segregated:
+            return FullyConnected(n_in, hidden, **kind)
+        n_basal = sum(sizes[place] for place in self._basal(sizes)) + size_below
+        return TwoStreams(n_basal, n_in - n_basal, hidden, **kind)
+
+    def _input_sizes(self, model: LatentGaussian) -> list[list[int]]:
         """Encode one example to see how much there is of it."""
         q = self.start(model, 1)
         x = q.parameters[0].new_zeros(1, model.n_x)
         evaluation = Evaluation(generator=torch.Generator(x.device).manual_seed(0))
         levels = self.encoding.inputs(model, x, evaluation.at(model, x, q), evaluation)
-        return [sum(one.shape[1] for one in inputs) for inputs in levels]
+        return [[one.shape[1] for one in inputs] for inputs in levels]
+
+    def _basal(self, inputs: Sequence[Any]) -> list[int]:
+        """Places of what comes from below: the next to last, and the data before the estimate."""
+        return [*range(len(inputs) - 4), len(inputs) - 2] if self.segregated else []
 
     def steps(
         self,
@@ -139,7 +163,20 @@ class Iterative(nn.Module):
         step: Step,
         states: list[Tensor | None],
     ) -> tuple[Posterior, list[Tensor | None]]:
-        inputs = self.encoding.inputs(model, x, step, evaluation)
+        return self.respond(model, self.encoding.inputs(model, x, step, evaluation), step, states)
+
+    def respond(
+        self,
+        model: LatentGaussian,
+        inputs: list[list[Tensor]],
+        step: Step,
+        states: list[Tensor | None],
+    ) -> tuple[Posterior, list[Tensor | None]]:
+        """Return the estimate after `step`, given what each level sees, and the new memories.
+
+        `inputs` as the encoding returns them, or changed on purpose: to ask what a network makes of
+        errors that it does not meet on its own.
+        """
         groups = by_level(model, step.q)
         parameters: list[Tensor] = []
         new_states: list[Tensor | None] = []
@@ -160,7 +197,12 @@ class Iterative(nn.Module):
     ) -> Tensor:
         if self.normalise_inputs:
             inputs = [layer_norm(one, one.shape[1:]) for one in inputs]
-        whole = torch.cat(inputs if below is None else [*inputs, below], -1)
+        basal = self._basal(inputs)
+        own = [one for place, one in enumerate(inputs) if place not in basal]
+        first = [] if below is None else [below]
+        # Without streams the order is that of the encoding, what comes from below last.
+        ordered = [*(inputs[i] for i in basal), *first, *own] if basal else [*own, *first]
+        whole = torch.cat(ordered, -1)
         features: Tensor = self.networks[level](whole)
         cell = self.cells[level]
         if not isinstance(cell, nn.Identity):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,15 @@ from torch.nn.utils import skip_init
 
 from pcsim.messages import check_choice, check_integer, refusal
 
-__all__ = ["ACTIVATIONS", "FullyConnected", "glorot", "linear", "normalized", "normalizer"]
+__all__ = [
+    "ACTIVATIONS",
+    "FullyConnected",
+    "TwoStreams",
+    "glorot",
+    "linear",
+    "normalized",
+    "normalizer",
+]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": nn.functional.elu,
@@ -97,6 +106,34 @@ class FullyConnected(nn.Module):
     def head(self, n_out: int, n_heads: int, generator: torch.Generator) -> nn.Module:
         """Return a linear map from the features to `n_heads` vectors of `n_out`, in a row."""
         return linear(self.n_out, n_heads * n_out, generator)
+
+
+class TwoStreams(nn.Module):
+    """Two stacks side by side, each with half the units: their features never meet in here.
+
+    Parameters
+    ----------
+    n_first, n_second
+        How the input is divided.
+    widths
+        Units of each layer of both together; even numbers.
+    """
+
+    def __init__(self, n_first: int, n_second: int, widths: Sequence[int], **kind: Any) -> None:
+        super().__init__()
+        if any(width % 2 for width in widths):
+            found, advice = f"widths {tuple(widths)}", "Each stream takes half of them."
+            raise ValueError(refusal("TwoStreams", found, "even numbers", advice))
+        half = [width // 2 for width in widths]
+        self.sizes = (n_first, n_second)
+        streams = [FullyConnected(n, half, **kind) for n in self.sizes]
+        self.streams = nn.ModuleList(streams)
+        self.n_in, self.n_out = sum(self.sizes), sum(one.n_out for one in streams)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., n_first + n_second) to features (..., n_out), the first stream's first."""
+        parts = zip(self.streams, x.split(self.sizes, -1), strict=True)
+        return torch.cat([stream(part) for stream, part in parts], -1)
 
 
 def linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:

@@ -1,0 +1,71 @@
+"""Whether what a network makes of two inputs is a sum of what it makes of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcsim.deep.inference import Evaluation, Step
+from pcsim.deep.inference_iterative import Iterative
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.messages import refusal
+
+__all__ = ["crossed_updates", "variance_shares"]
+
+
+def crossed_updates(
+    update: Iterative, model: LatentGaussian, x: Tensor, step: Step, evaluation: Evaluation
+) -> Tensor:
+    """Return the change of level 1's mean for every pair of examples, (B, B, n_1).
+
+    Entry (i, j) is the answer to the error from below of example i beside all that belongs to the
+    level (estimate and own error) of example j.
+    """
+    inputs = update.encoding.inputs(model, x, step, evaluation)
+    n = len(x)
+    rows = torch.arange(n, device=x.device)
+    first, second = rows.repeat_interleave(n), rows.repeat(n)
+    place = len(inputs[0]) - 2
+    crossed = [
+        [one[first if level == 0 and i == place else second] for i, one in enumerate(found)]
+        for level, found in enumerate(inputs)
+    ]
+    q = step.q.with_parameters(tuple(one.detach()[second] for one in step.q.parameters))
+    gradient = tuple(one[second] for one in step.gradient)
+    here = Step(q, step.free_energy, gradient)
+    with torch.no_grad():
+        new, _ = update.respond(model, crossed, here, [None] * len(inputs))
+    return (new.parameters[0] - q.parameters[0]).reshape(n, n, -1)
+
+
+def variance_shares(values: NDArray[Any]) -> tuple[float, float, float]:
+    r"""Divide the variance of a full table (I, J, n) into rows, columns and their interaction.
+
+    .. math:: y_{ij} = \bar y + a_i + b_j + c_{ij}
+
+    and the shares are the sums of squares of a, b and c over that of :math:`y - \bar y`, all n
+    features together. They sum to 1; the last is 0 where y is a sum of two functions.
+
+    Examples
+    --------
+    >>> a, b = np.array([[0.0], [3.0]]), np.array([0.0, 4.0])
+    >>> variance_shares((a + b)[..., None])
+    (0.36, 0.64, 0.0)
+    """
+    if values.ndim != 3 or min(values.shape[:2]) < 2:
+        found = f"values of shape {values.shape}"
+        advice = "Cross at least two of each."
+        raise ValueError(refusal("variance_shares", found, "shape (I, J, n)", advice))
+    centred = values.astype(float) - values.astype(float).mean((0, 1))
+    rows, columns = centred.mean(1, keepdims=True), centred.mean(0, keepdims=True)
+    total = float((centred**2).sum())
+    if total == 0.0:
+        found = "an update that never changes"
+        raise ValueError(refusal("variance_shares", found, "some variance", "Train it first."))
+    below = values.shape[1] * float((rows**2).sum()) / total
+    own = values.shape[0] * float((columns**2).sum()) / total
+    rest = float(((centred - rows - columns) ** 2).sum()) / total
+    return below, own, rest

@@ -9,6 +9,7 @@ once, and each slope is two matrix products.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
@@ -297,6 +298,21 @@ class FusedLoop:
             if level:
                 self.predict(level)
             self.correct(level + 1)
+
+    def energy(self, errors: list[Tensor]) -> Tensor:
+        """Return the energy of every example, (batch,), from hidden errors and the prediction."""
+        top = len(self.chain.links)
+        total = self.states[0].new_zeros(self.batch)
+        for level in range(1, top + 1):
+            precision, target = self.chain.precisions[level - 1], self.states[level]
+            if level == top and self.chain.softmax:
+                total -= precision * (target * self.predicted[level].log_softmax(1)).sum(1)
+                continue
+            error = errors[level] if level < top else target - self.predicted[level]
+            total += 0.5 * precision * error.square().sum(1)
+            if precision != 1.0:
+                total -= 0.5 * error.shape[1] * math.log(precision)
+        return total
 
     @torch.no_grad()
     def learn(self, learning_rate: float) -> None:

@@ -25,6 +25,8 @@ class Visit:
     states: States
     energy: float
     """Of the whole batch, at these states."""
+    energies: Tensor | None = None
+    """Of every example, where the method has them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,11 @@ class Chain:
         pairs = [(link.layer.weight, link.layer.bias) for link in self.links]
         return tuple(p for pair in pairs for p in pair if p is not None)
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether every parameter lies in memory without gaps."""
+        return all([parameter.is_contiguous() for parameter in self.parameters])
+
     @functools.cached_property
     def n_weights(self) -> int:
         """How many weights there are."""

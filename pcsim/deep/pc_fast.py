@@ -51,7 +51,7 @@ def choose(chain: Chain | None, example: Tensor) -> str:
         return "general"
     known = example.dtype in (torch.float32, torch.float64)
     small = len(example) * chain.n_weights <= COMPILED_WORK
-    if small and known and example.device.type == "cpu" and has_numba():
+    if small and known and example.device.type == "cpu" and chain.is_dense and has_numba():
         return "compiled"
     return "fused"
 

@@ -65,7 +65,10 @@ ARMS = {
         GradientDescent(n_steps=8, step=0.010534787245955935, momentum=0.65),
     ),
     "errors": Arm(
-        "predictive coding, 4 steps of the errors", ErrorOptimisation(n_steps=4, step=0.3)
+        "predictive coding, 4 steps of the errors", ErrorOptimisation(n_steps=4, step=0.1)
+    ),
+    "newton": Arm(
+        "predictive coding, one Gauss-Newton step", GaussNewton(n_steps=1, n_products=2)
     ),
 }
 PUBLISHED = {"backprop": 0.9846, "activities": 0.9842}

@@ -196,6 +196,8 @@ class FusedLoop:
         self.pulled = [like.new_empty(shape) for shape in shapes]
         self.spare = [like.new_empty(shape) for shape in shapes]
         self.states = [like.new_empty(shape) for shape in shapes]
+        self.shared = {n: (like.new_empty(self.batch, n), like.new_empty(self.batch, n))
+                       for n in set(chain.sizes[1:-1])}  # fmt: skip
 
     def begin(self, x: Tensor, y: Tensor) -> None:
         """Hold both ends and start the others at the feedforward pass."""
@@ -253,21 +255,44 @@ class FusedLoop:
 
     @torch.no_grad()
     def descend(self, n_steps: int, steps: list[float]) -> None:
-        """Take plain steps in the activities; `steps` has one number for each hidden node."""
+        """Take plain steps in the activities; `steps` has one number for each hidden node.
+
+        One sweep a step: a node moves as soon as its own error and that of the node above are
+        known, so that what is read was just written. All errors are of the states before the step.
+        """
         top = len(self.chain.links)
         plain = self.chain.precisions[0] == 1.0
+        bare = not self.chain.softmax and all(k.after == "identity" for k in self.chain.links)
+        sweep = self.miss if bare and set(self.chain.precisions) == {1.0} else self.pulled_by
         for _ in range(n_steps):
+            if not plain:
+                self.correct(1)
             for level in range(1, top):
-                self.predict(level)
-            for level in range(2 if plain else 1, top + 1):
-                self.correct(level)
-            for level in range(1, top):
-                pulled = self.pull(level, self.errors[level + 1])
+                pulled, state, step = sweep(level), self.states[level], steps[level - 1]
                 if level == 1 and plain:
-                    self.states[1].lerp_(self.predicted[1], steps[0]).add_(pulled, alpha=steps[0])
-                    continue
-                pulled.sub_(self.errors[level])
-                self.states[level].add_(pulled, alpha=steps[level - 1])
+                    state.lerp_(self.predicted[1], step)
+                else:
+                    state.sub_(self.errors[level], alpha=step)
+                state.add_(pulled, alpha=step)
+
+    def pulled_by(self, level: int) -> Tensor:
+        """Refresh the error of the node above `level` and return what it asks of `level`."""
+        self.predict(level)
+        return self.pull(level, self.correct(level + 1))
+
+    def miss(self, level: int) -> Tensor:
+        """Do the same where errors are states minus sums, in fewer passes and buffers."""
+        link, size = self.chain.links[level], self.chain.sizes[level]
+        rate, pulled = self.shared[size]
+        rate = apply_to(link.before, self.states[level], rate)
+        weight, bias, error = link.layer.weight, link.layer.bias, self.errors[level + 1]
+        if bias is None:
+            error.copy_(self.states[level + 1])
+        else:
+            torch.sub(self.states[level + 1], bias, out=error)
+        error.addmm_(rate, weight.T, alpha=-1.0)
+        torch.mm(error, weight, out=pulled)
+        return times_slope(link.before, pulled, rate, pulled)
 
     @torch.no_grad()
     def optimise_errors(self, n_steps: int, steps: list[float]) -> None:

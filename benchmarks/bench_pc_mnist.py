@@ -36,6 +36,7 @@ from pcsim.deep.pc_errors import ErrorOptimisation  # noqa: E402
 from pcsim.deep.pc_inference import GradientDescent, Inference  # noqa: E402
 from pcsim.deep.pc_learning import backprop_step, train_step  # noqa: E402
 from pcsim.deep.pc_network import PCNetwork  # noqa: E402
+from pcsim.deep.pc_newton import GaussNewton  # noqa: E402
 from pcsim.deep.pc_trace import predictive_coding  # noqa: E402
 from pcsim.storage import read_json, write_json, write_text  # noqa: E402
 
@@ -67,9 +68,7 @@ ARMS = {
     "errors": Arm(
         "predictive coding, 4 steps of the errors", ErrorOptimisation(n_steps=4, step=0.1)
     ),
-    "newton": Arm(
-        "predictive coding, one Gauss-Newton step", GaussNewton(n_steps=1, n_products=2)
-    ),
+    "newton": Arm("predictive coding, one Gauss-Newton step", GaussNewton(n_steps=1, n_products=2)),
 }
 PUBLISHED = {"backprop": 0.9846, "activities": 0.9842}
 

@@ -11,6 +11,7 @@ minutes; ``--quick`` one.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import time
@@ -60,7 +61,7 @@ def gemm_rate(n: int, repeats: int) -> float:
 
 def flops(sizes: tuple[int, ...], batch: int, n_steps: int) -> float:
     """Return the operations that products need: the clamped prediction once."""
-    counts = [a * b for a, b in zip(sizes, sizes[1:], strict=False)]
+    counts = [a * b for a, b in itertools.pairwise(sizes)]
     start = sum(counts[:-1])  # the feedforward pass up to the last hidden node
     steps = 2 * n_steps * sum(counts[1:])
     learning = sum(counts[1:]) + sum(counts)  # fresh errors, and the weights' products
@@ -246,7 +247,7 @@ def depths(widest: int) -> list[dict[str, Any]]:
             ("errors", ErrorOptimisation, 60),
         ):
             rates = (0.2, 0.4, 0.6)
-            best = min(rates, key=lambda r: steps_at(depth, kind, r, most, OTHER))  # noqa: B023
+            best = min(rates, key=lambda r: steps_at(depth, kind, r, most, OTHER))
             counts[what] = steps_at(depth, kind, best, most, 1)
         rows.append({"depth": depth, **counts})
     return rows
@@ -277,7 +278,7 @@ def main() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     load = os.getloadavg()[0]
-    repeats = 8 if quick else 30
+    repeats = 8 if quick else 20
     rate = gemm_rate(256, 50 * repeats)
     rows = curves(max(repeats // 3, 3))
     found: dict[str, Any] = {

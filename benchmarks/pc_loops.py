@@ -67,9 +67,7 @@ class TorchLoop:
         )
 
     @torch.no_grad()
-    def settle(
-        self, x: torch.Tensor, y: torch.Tensor, n_steps: int, step: float = RATE
-    ) -> None:
+    def settle(self, x: torch.Tensor, y: torch.Tensor, n_steps: int, step: float = RATE) -> None:
         w, b, z, rate, error = self.w, self.b, self.z, self.rate, self.error
         top = len(w) - 1
         first = torch.addmm(b[0], x, w[0].T, out=self.prediction[0])

@@ -13,6 +13,8 @@ from torch import nn
 
 from pcsim.deep import pc_fast
 from pcsim.deep.pc_chain import chain_of
+from pcsim.deep.pc_clamp import pose
+from pcsim.deep.pc_curvature import ChainCurve, GeneralCurve, curve_of
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_fast import PlainTrainer, path_for
@@ -69,6 +71,42 @@ def test_fast_paths_are_equal_to_the_general_one(rng, method, cut, act, output, 
     assert fast.keys() == general.keys()
     for name, value in general.items():
         torch.testing.assert_close(fast[name], value, rtol=0, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("path", ["fused", pytest.param("compiled", marks=needs_numba)])
+def test_news_climbs_one_node_a_step(rng, path):
+    net, x, y = plain(rng), tensor(rng, 4, 8), tensor(rng, 4, 3)
+    for n_steps in range(4):
+        method = GradientDescent(n_steps=n_steps, step=0.07)
+        general, fast = (
+            run(net, p, method, x, y, cut="before_activation", output=None)
+            for p in ("general", path)
+        )
+        for name, value in general.items():
+            torch.testing.assert_close(fast[name], value, rtol=0, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("cut", ["after_activation", "before_activation"])
+@pytest.mark.parametrize("output", [SquaredError(4.0), CrossEntropy(0.7)], ids=["square", "cross"])
+def test_curve_of_a_chain_is_that_of_any_graph(rng, cut, output):
+    net, x, y = plain(rng), tensor(rng, 4, 8), torch.softmax(tensor(rng, 4, 3), 1)
+    hidden = next(iter(predictive_coding(net, cut=cut).nodes))
+    energies = {hidden: SquaredError(0.7)}
+    network = predictive_coding(net, cut=cut, energies=energies, output=output)
+    problem = pose(network, {"input": x, "output": y})
+    chain, general = curve_of(problem), GeneralCurve(problem)
+    assert isinstance(chain, ChainCurve)
+    assert chain.start.abs().max() < 1e-14
+    errors = 0.3 * tensor(rng, *chain.start.shape)
+    direction = tensor(rng, *errors.shape)
+    torch.testing.assert_close(chain.energy(errors), general.energy(errors))
+    here, there = chain.quadratic(errors), general.quadratic(errors)
+    torch.testing.assert_close(here.gradient, there.gradient)
+    pushed, also = here.push(direction), there.push(direction)
+    torch.testing.assert_close(here.curvature(direction, pushed), there.curvature(direction, also))
+    torch.testing.assert_close(here.product(direction, pushed), there.product(direction, also))
+    for name, state in general.states(errors).items():
+        torch.testing.assert_close(chain.states(errors)[name], state)
 
 
 @needs_numba

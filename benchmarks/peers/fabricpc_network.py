@@ -8,6 +8,7 @@ is averaged over the batch.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -34,7 +35,7 @@ def build(problem: Problem) -> tuple[Any, Any, list[str]]:
     acts = [TanhActivation() if 0 < i < top else IdentityActivation() for i in range(top + 1)]
     parts = zip(problem.sizes, names, acts, strict=True)
     nodes = [Linear(shape=(n,), name=name, activation=act) for n, name, act in parts]
-    pairs = zip(nodes[:-1], nodes[1:], strict=True)
+    pairs = itertools.pairwise(nodes)
     structure = graph(
         nodes=nodes,
         edges=[Edge(source=below, target=above.slot("in")) for below, above in pairs],

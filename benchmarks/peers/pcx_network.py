@@ -8,6 +8,7 @@ so that the rate of the activities is multiplied by its size.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -30,7 +31,7 @@ class Network(pxc.EnergyModule):
     def __init__(self, sizes: tuple[int, ...], activation: Any, cut: str = "before") -> None:
         super().__init__()
         self.activation, self.cut = pcx.static(activation), pcx.static(cut)
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
+        pairs = itertools.pairwise(sizes)
         self.layers = [pxnn.Linear(below, above) for below, above in pairs]
         self.vodes = [pxc.Vode() for _ in self.layers]
         self.vodes[-1].h.frozen = True

@@ -196,11 +196,14 @@ class FusedLoop:
         self.pulled = [like.new_empty(shape) for shape in shapes]
         self.spare = [like.new_empty(shape) for shape in shapes]
         self.states = [like.new_empty(shape) for shape in shapes]
+        self.at_rest = False
+        """Whether every hidden node is where it is predicted."""
         self.shared = {n: (like.new_empty(self.batch, n), like.new_empty(self.batch, n))
                        for n in set(chain.sizes[1:-1])}  # fmt: skip
 
     def begin(self, x: Tensor, y: Tensor) -> None:
         """Hold both ends and start the others at the feedforward pass."""
+        self.at_rest = True
         self.states[0], self.states[-1] = x, y
         last = len(self.chain.links) - 1
         for level in range(last + 1):
@@ -210,6 +213,7 @@ class FusedLoop:
 
     def start(self, problem: Problem) -> None:
         """Begin where a problem starts, with its memory of the first prediction."""
+        self.at_rest = problem.at_rest
         names = self.chain.names
         for level, name in enumerate(names):
             if 0 < level < len(names) - 1:
@@ -259,21 +263,28 @@ class FusedLoop:
 
         One sweep a step: a node moves as soon as its own error and that of the node above are
         known, so that what is read was just written. All errors are of the states before the step.
+        From a feedforward start all hidden errors are zero, and news from the output climbs down
+        one node a step: below it nothing needs to be computed.
         """
         top = len(self.chain.links)
         plain = self.chain.precisions[0] == 1.0
         bare = not self.chain.softmax and all(k.after == "identity" for k in self.chain.links)
         sweep = self.miss if bare and set(self.chain.precisions) == {1.0} else self.pulled_by
-        for _ in range(n_steps):
-            if not plain:
+        for count in range(n_steps):
+            lowest = max(1, top - 1 - count) if self.at_rest else 1
+            resting = self.at_rest and count < top - 1
+            if not plain and not resting:
                 self.correct(1)
-            for level in range(1, top):
+            for level in range(lowest, top):
                 pulled, state, step = sweep(level), self.states[level], steps[level - 1]
-                if level == 1 and plain:
+                if resting and level == lowest:
+                    pass
+                elif level == 1 and plain:
                     state.lerp_(self.predicted[1], step)
                 else:
                     state.sub_(self.errors[level], alpha=step)
                 state.add_(pulled, alpha=step)
+        self.at_rest = False
 
     def pulled_by(self, level: int) -> Tensor:
         """Refresh the error of the node above `level` and return what it asks of `level`."""

@@ -46,6 +46,8 @@ class Problem:
     """Predictions that nothing free enters, computed once."""
     start: States
     """Activities of all nodes but idle ones."""
+    at_rest: bool = False
+    """Whether free nodes start where their parents predict them."""
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -129,7 +131,8 @@ def pose(
         if all(parent in held for parent in network.nodes[name].parents)
     }
     moving = tuple(name for name in free if name not in idle)
-    return Problem(network, held, masked, moving, idle, constant, states)
+    at_rest = not begin and not masked
+    return Problem(network, held, masked, moving, idle, constant, states, at_rest)
 
 
 def lay_out(

@@ -7,6 +7,7 @@ to have it: automatic differentiation (any graph), and in place on chains, at a 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Protocol, final
 
@@ -114,7 +115,9 @@ class GeneralQuadratic:
     def __init__(self, problem: Problem, layout: Layout, errors: Tensor) -> None:
         nodes = problem.network.nodes
         self.problem, self.layout = problem, layout
-        self.alone = [name for name in layout.shapes if name in nodes and name not in problem.masked]
+        self.alone = [
+            name for name in layout.shapes if name in nodes and name not in problem.masked
+        ]
         with torch.enable_grad():
             self.leaf = errors.detach().requires_grad_()
             parts = layout.split(self.leaf)
@@ -184,7 +187,7 @@ class ChainCurve:
         ends = [0]
         for size in chain.sizes[1:-1]:
             ends.append(ends[-1] + size)
-        self.columns = [slice(0, 0), *(slice(a, b) for a, b in zip(ends, ends[1:], strict=False))]
+        self.columns = [slice(0, 0), *(slice(a, b) for a, b in itertools.pairwise(ends))]
         with torch.no_grad():
             self.loop.start(problem)
             self.start = torch.cat(self.loop.free_errors()[1:-1], dim=1)

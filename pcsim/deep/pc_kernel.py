@@ -46,14 +46,17 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         return cast("Callable[P, R]", make()(function))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def pointer_at(context: Any, address: Any) -> Any:
-    """Return an address as a pointer."""
+def typed_pointer(context: Any, address: Any) -> Any:
+    """Return an address as a pointer: its type, and how it is made."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(address), build
+
+
+pointer_at = cast("Callable[[int], Any]", intrinsic(typed_pointer))
+carray = cast(Any, numba).carray
 
 
 @compiled
@@ -191,17 +194,19 @@ def settle_states(
     steps: Array,
     n_steps: int,
     softmax: bool,
+    at_rest: bool,
     layout: Array,
     scratch: Array,
 ) -> None:
-    """Take plain steps in the activities of one example."""
+    """Take plain steps in the activities of one example; see `FusedLoop.descend` for `at_rest`."""
     top = len(layout) - 1
-    for _ in range(n_steps):
-        for level in range(1, top):
+    for count in range(n_steps):
+        lowest = max(1, top - 1 - count) if at_rest else 1
+        for level in range(lowest, top):
             predict(level, state, turned, biases, layout, scratch)
-        for level in range(1, top + 1):
+        for level in range(lowest, top + 1):
             correct(level, state, precisions, softmax, layout, scratch)
-        for level in range(1, top):
+        for level in range(lowest, top):
             pull(level, 2, weights, layout, scratch)
             for i in range(layout[level, 1], layout[level + 1, 1]):
                 state[i] += steps[level - 1] * (scratch[3, i] - scratch[2, i])
@@ -311,7 +316,17 @@ def run(
             )
         else:
             settle_states(
-                state, weights, turned, biases, precisions, steps, n_steps, softmax, layout, scratch
+                state,
+                weights,
+                turned,
+                biases,
+                precisions,
+                steps,
+                n_steps,
+                softmax,
+                feedforward,
+                layout,
+                scratch,
             )
         if learning_rate != 0.0:
             add_changes(
@@ -328,7 +343,7 @@ def run(
 @compiled
 def take(address: int, out: Array) -> bool:
     """Fill `out` from memory; return whether all of it is finite."""
-    source = numba.carray(pointer_at(address), len(out), out.dtype)
+    source = carray(pointer_at(address), len(out), out.dtype)
     fine = True
     for i in range(len(out)):
         out[i] = source[i]
@@ -339,7 +354,7 @@ def take(address: int, out: Array) -> bool:
 @compiled
 def give(address: int, values: Array) -> None:
     """Write values to memory."""
-    target = numba.carray(pointer_at(address), len(values), values.dtype)
+    target = carray(pointer_at(address), len(values), values.dtype)
     for i in range(len(values)):
         target[i] = values[i]
 

@@ -60,10 +60,12 @@ def gemm_rate(n: int, repeats: int) -> float:
 
 
 def flops(sizes: tuple[int, ...], batch: int, n_steps: int) -> float:
-    """Return the operations that products need: the clamped prediction once."""
+    """Return the operations that products need: nothing that is clamped or at rest twice."""
     counts = [a * b for a, b in itertools.pairwise(sizes)]
+    top = len(counts)
     start = sum(counts[:-1])  # the feedforward pass up to the last hidden node
-    steps = 2 * n_steps * sum(counts[1:])
+    # News of the output climbs down one node a step; below it errors are zero.
+    steps = 2 * sum(sum(counts[max(1, top - 1 - k) :]) for k in range(n_steps))
     learning = sum(counts[1:]) + sum(counts)  # fresh errors, and the weights' products
     return float(2 * batch * (start + steps + learning))
 

@@ -134,7 +134,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         ax.set_xlabel(label)
         ax.set_xticks(values, [str(value) for value in values])
         ax.minorticks_off()
-    axes[0].set_ylabel("processor time of one update (ms)")
+    axes[0].set_ylabel("one update (processor ms)")
     axes[0].legend(frameon=False, fontsize=7)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=150)

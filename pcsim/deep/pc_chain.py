@@ -10,25 +10,21 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pcsim.deep.pc_clamp import Problem
+from pcsim.deep.pc_descent import GradientDescent
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
+from pcsim.deep.pc_errors import ErrorOptimisation
+from pcsim.deep.pc_functions import CODES, SMOOTH, apply_to, kind_of, times_slope
 from pcsim.deep.pc_network import Node, PCNetwork
 
 __all__ = ["Chain", "FusedLoop", "Link", "chain_of"]
 
-Function = Callable[[Tensor, Tensor], Tensor]
-"""(input, out) -> out."""
-
-CODES = {"identity": 0, "tanh": 1, "relu": 2, "sigmoid": 3}
-KINDS = {nn.Identity: "identity", nn.Tanh: "tanh", nn.ReLU: "relu", nn.Sigmoid: "sigmoid"}
 CALLS = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid"}
 
 
@@ -57,6 +53,11 @@ class Chain:
         """Weight and, if it has one, bias of each link."""
         pairs = [(link.layer.weight, link.layer.bias) for link in self.links]
         return tuple(p for pair in pairs for p in pair if p is not None)
+
+    @functools.cached_property
+    def is_known(self) -> bool:
+        """Whether the compiled path has all its functions."""
+        return all(kind in CODES for link in self.links for kind in (link.before, link.after))
 
     @property
     def is_dense(self) -> bool:
@@ -116,7 +117,7 @@ def link_of(node: Node) -> Link | None:
                 return None
             layer = part
             continue
-        kind = part if part is None or isinstance(part, str) else KINDS.get(type(part))
+        kind = part if part is None or isinstance(part, str) else kind_of(part)
         if kind is None:
             return None
         if layer is None:
@@ -153,34 +154,6 @@ def is_supervised(problem: Problem, chain: Chain) -> bool:
     return set(problem.held) == {chain.names[0], chain.names[-1]} and not problem.masked
 
 
-def apply_to(kind: str, value: Tensor, out: Tensor) -> Tensor:
-    """Apply a function; the identity returns its input, everything else fills `out`."""
-    if kind == "tanh":
-        if out.device.type == "cpu" and out.dtype in (torch.float32, torch.float64):
-            # On one core numpy's is up to six times as fast as torch's, and as exact.
-            np.tanh(value.detach().numpy(), out=out.numpy())
-            return out
-        return torch.tanh(value, out=out)
-    if kind == "relu":
-        return torch.clamp(value, min=0.0, out=out)
-    if kind == "sigmoid":
-        return torch.sigmoid(value, out=out)
-    return value
-
-
-def times_slope(kind: str, signal: Tensor, rate: Tensor, out: Tensor) -> Tensor:
-    """Return a signal times the slope of the function whose value is `rate`, in `out`."""
-    if kind == "tanh":
-        torch.ops.aten.tanh_backward.grad_input(signal, rate, grad_input=out)
-    elif kind == "relu":
-        torch.ops.aten.threshold_backward.grad_input(signal, rate, 0.0, grad_input=out)
-    elif kind == "sigmoid":
-        torch.ops.aten.sigmoid_backward.grad_input(signal, rate, grad_input=out)
-    else:
-        return signal
-    return out
-
-
 @final
 class FusedLoop:
     """Buffers for one chain and batch size, and the loops that run in them."""
@@ -196,6 +169,9 @@ class FusedLoop:
         self.pulled = [like.new_empty(shape) for shape in shapes]
         self.spare = [like.new_empty(shape) for shape in shapes]
         self.states = [like.new_empty(shape) for shape in shapes]
+        self.sums = [like.new_empty(shape) for shape in shapes]
+        """What enters smooth functions behind a layer; not used by others."""
+        self.velocity = [like.new_empty(shape) for shape in shapes]
         self.at_rest = False
         """Whether every hidden node is where it is predicted."""
         self.shared = {n: (like.new_empty(self.batch, n), like.new_empty(self.batch, n))
@@ -227,12 +203,25 @@ class FusedLoop:
         """Refresh the prediction of the node above `level`."""
         link = self.chain.links[level]
         rate = apply_to(link.before, self.states[level], self.rates[level])
-        weight, bias, out = link.layer.weight, link.layer.bias, self.predicted[level + 1]
+        weight, bias = link.layer.weight, link.layer.bias
+        out = (self.sums if link.after in SMOOTH else self.predicted)[level + 1]
         if bias is None:
             torch.mm(rate, weight.T, out=out)
         else:
             torch.addmm(bias, rate, weight.T, out=out)
-        apply_to(link.after, out, out)
+        apply_to(link.after, out, self.predicted[level + 1])
+
+    def through_before(self, level: int, signal: Tensor, out: Tensor) -> Tensor:
+        """Return a signal times the slope of the function before the layer of `level`."""
+        kind = self.chain.links[level].before
+        source = self.states if kind in SMOOTH else self.rates
+        return times_slope(kind, signal, source[level], out)
+
+    def through_after(self, level: int, signal: Tensor, out: Tensor) -> Tensor:
+        """Return a signal times the slope of the function after the layer of `level`."""
+        kind = self.chain.links[level].after
+        source = self.sums if kind in SMOOTH else self.predicted
+        return times_slope(kind, signal, source[level + 1], out)
 
     def correct(self, level: int) -> Tensor:
         """Refresh the weighted error of a node and return it."""
@@ -249,16 +238,19 @@ class FusedLoop:
         """Return what the node above `level` asks of it, from its weighted error."""
         link = self.chain.links[level]
         spare, pulled = self.spare[level + 1], self.pulled[level]
-        signal = times_slope(link.after, signal, self.predicted[level + 1], spare)
+        signal = self.through_after(level, signal, spare)
         torch.mm(signal, link.layer.weight, out=pulled)
-        return times_slope(link.before, pulled, self.rates[level], pulled)
+        return self.through_before(level, pulled, pulled)
 
-    def run(self, n_steps: int, steps: list[float], *, in_errors: bool) -> None:
-        """Take plain steps in the activities or in the errors."""
-        (self.optimise_errors if in_errors else self.descend)(n_steps, steps)
+    def run(self, method: GradientDescent | ErrorOptimisation, steps: list[float]) -> None:
+        """Take the plain steps of a method; `steps` has one number for each hidden node."""
+        if isinstance(method, GradientDescent):
+            self.descend(method.n_steps, steps, method.momentum)
+        else:
+            self.optimise_errors(method.n_steps, steps)
 
     @torch.no_grad()
-    def descend(self, n_steps: int, steps: list[float]) -> None:
+    def descend(self, n_steps: int, steps: list[float], momentum: float = 0.0) -> None:
         """Take plain steps in the activities; `steps` has one number for each hidden node.
 
         One sweep a step: a node moves as soon as its own error and that of the node above are
@@ -267,7 +259,9 @@ class FusedLoop:
         one node a step: below it nothing needs to be computed.
         """
         top = len(self.chain.links)
-        plain = self.chain.precisions[0] == 1.0
+        plain = self.chain.precisions[0] == 1.0 and not momentum
+        for velocity in self.velocity[1:-1] if momentum else []:
+            velocity.zero_()
         bare = not self.chain.softmax and all(k.after == "identity" for k in self.chain.links)
         sweep = self.miss if bare and set(self.chain.precisions) == {1.0} else self.pulled_by
         for count in range(n_steps):
@@ -277,6 +271,12 @@ class FusedLoop:
                 self.correct(1)
             for level in range(lowest, top):
                 pulled, state, step = sweep(level), self.states[level], steps[level - 1]
+                if momentum:
+                    velocity = self.velocity[level].mul_(momentum).add_(pulled, alpha=step)
+                    if not (resting and level == lowest):
+                        velocity.sub_(self.errors[level], alpha=step)
+                    state.add_(velocity)
+                    continue
                 if resting and level == lowest:
                     pass
                 elif level == 1 and plain:
@@ -303,7 +303,8 @@ class FusedLoop:
             torch.sub(self.states[level + 1], bias, out=error)
         error.addmm_(rate, weight.T, alpha=-1.0)
         torch.mm(error, weight, out=pulled)
-        return times_slope(link.before, pulled, rate, pulled)
+        source = self.states[level] if link.before in SMOOTH else rate
+        return times_slope(link.before, pulled, source, pulled)
 
     @torch.no_grad()
     def optimise_errors(self, n_steps: int, steps: list[float]) -> None:
@@ -361,8 +362,7 @@ class FusedLoop:
         self.refresh()
         scale = learning_rate / self.batch
         for level, link in enumerate(self.chain.links):
-            error, predicted = self.errors[level + 1], self.predicted[level + 1]
-            delta = times_slope(link.after, error, predicted, self.spare[level + 1])
+            delta = self.through_after(level, self.errors[level + 1], self.spare[level + 1])
             rate = self.states[level] if link.before == "identity" else self.rates[level]
             weight, bias = link.layer.weight, link.layer.bias
             weight.addmm_(delta.T, rate, alpha=scale)

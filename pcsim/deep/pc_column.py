@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcsim.deep.pc_chain import CODES, Chain
+from pcsim.deep.pc_chain import Chain
+from pcsim.deep.pc_functions import CODES
 from pcsim.deep.pc_network import States
 from pcsim.messages import refusal
 

@@ -14,7 +14,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of, is_supervised, times_slope
+from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of, is_supervised
 from pcsim.deep.pc_clamp import Problem
 from pcsim.deep.pc_errors import coordinates, unfold, unfolded_energy
 from pcsim.deep.pc_network import States
@@ -244,10 +244,9 @@ class ChainCurve:
         move = direction[:, self.columns[1]]
         for level in range(1, len(self.chain.links)):
             link, out = self.chain.links[level], self.moves[level + 1]
-            rate, predicted = self.loop.rates[level], self.loop.predicted[level + 1]
-            move = times_slope(link.before, move, rate, self.moves[level])
+            move = self.loop.through_before(level, move, self.moves[level])
             torch.mm(move, link.layer.weight.T, out=out)
-            move = times_slope(link.after, out, predicted, out)
+            move = self.loop.through_after(level, out, out)
             if level + 1 < len(self.chain.links):
                 move = move.add_(direction[:, self.columns[level + 1]])
         return [move]

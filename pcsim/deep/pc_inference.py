@@ -125,9 +125,8 @@ def settle_fused(
     steps = list(steps_of(type(method).__name__, method.step, problem.free).values())
     with torch.no_grad():
         loop.start(problem)
-        in_errors = isinstance(method, ErrorOptimisation)
-        loop.run(method.n_steps, steps, in_errors=in_errors)
-        if not in_errors:
+        loop.run(method, steps)
+        if isinstance(method, GradientDescent):
             loop.refresh()
         errors = [state - out for state, out in zip(loop.states, loop.predicted, strict=True)]
         return dict(zip(chain.names, loop.states, strict=True)), loop.energy(errors)

@@ -67,7 +67,7 @@ class TorchLoop:
         )
 
     @torch.no_grad()
-    def settle(self, x: torch.Tensor, y: torch.Tensor, n_steps: int) -> None:
+    def settle(self, x: torch.Tensor, y: torch.Tensor, n_steps: int, step: float = RATE) -> None:
         w, b, z, rate, error = self.w, self.b, self.z, self.rate, self.error
         top = len(w) - 1
         first = torch.addmm(b[0], x, w[0].T, out=self.prediction[0])
@@ -85,7 +85,7 @@ class TorchLoop:
             for level in range(top):
                 pulled = torch.mm(error[level + 1], w[level + 1], out=self.pulled[level])
                 torch.ops.aten.tanh_backward.grad_input(pulled, rate[level], grad_input=pulled)
-                z[level].add_(pulled.sub_(error[level]), alpha=RATE)
+                z[level].add_(pulled.sub_(error[level]), alpha=step)
 
     @torch.no_grad()
     def update(self, x: torch.Tensor, y: torch.Tensor, n_steps: int) -> None:

@@ -13,6 +13,8 @@ from torch import nn
 
 from pcsim.deep import pc_fast
 from pcsim.deep.pc_chain import chain_of
+from pcsim.deep.pc_clamp import pose
+from pcsim.deep.pc_curvature import ChainCurve, GeneralCurve, curve_of
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_fast import PlainTrainer, path_for
@@ -71,6 +73,57 @@ def test_fast_paths_are_equal_to_the_general_one(rng, method, cut, act, output, 
         torch.testing.assert_close(fast[name], value, rtol=0, atol=1e-12, msg=name)
 
 
+@pytest.mark.parametrize("path", ["fused", pytest.param("compiled", marks=needs_numba)])
+def test_news_climbs_one_node_a_step(rng, path):
+    net, x, y = plain(rng), tensor(rng, 4, 8), tensor(rng, 4, 3)
+    for n_steps in range(4):
+        method = GradientDescent(n_steps=n_steps, step=0.07)
+        general, fast = (
+            run(net, p, method, x, y, cut="before_activation", output=None)
+            for p in ("general", path)
+        )
+        for name, value in general.items():
+            torch.testing.assert_close(fast[name], value, rtol=0, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("cut", ["after_activation", "before_activation"])
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_momentum_and_smooth_functions_are_fused(rng, cut, approximate):
+    net = plain(rng, act=lambda: nn.GELU(approximate=approximate))
+    x, y = tensor(rng, 4, 8), tensor(rng, 4, 3)
+    for method in (GradientDescent(n_steps=5, step=0.07, momentum=0.6), METHODS[1]):
+        general, fused = (
+            run(net, path, method, x, y, cut=cut, output=SquaredError(4.0))
+            for path in ("general", "fused")
+        )
+        for name, value in general.items():
+            torch.testing.assert_close(fused[name], value, rtol=0, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("act", [nn.Tanh, nn.GELU])
+@pytest.mark.parametrize("cut", ["after_activation", "before_activation"])
+@pytest.mark.parametrize("output", [SquaredError(4.0), CrossEntropy(0.7)], ids=["square", "cross"])
+def test_curve_of_a_chain_is_that_of_any_graph(rng, act, cut, output):
+    net, x, y = plain(rng, act), tensor(rng, 4, 8), torch.softmax(tensor(rng, 4, 3), 1)
+    hidden = next(iter(predictive_coding(net, cut=cut).nodes))
+    energies = {hidden: SquaredError(0.7)}
+    network = predictive_coding(net, cut=cut, energies=energies, output=output)
+    problem = pose(network, {"input": x, "output": y})
+    chain, general = curve_of(problem), GeneralCurve(problem)
+    assert isinstance(chain, ChainCurve)
+    assert chain.start.abs().max() < 1e-14
+    errors = 0.3 * tensor(rng, *chain.start.shape)
+    direction = tensor(rng, *errors.shape)
+    torch.testing.assert_close(chain.energy(errors), general.energy(errors))
+    here, there = chain.quadratic(errors), general.quadratic(errors)
+    torch.testing.assert_close(here.gradient, there.gradient)
+    pushed, also = here.push(direction), there.push(direction)
+    torch.testing.assert_close(here.curvature(direction, pushed), there.curvature(direction, also))
+    torch.testing.assert_close(here.product(direction, pushed), there.product(direction, also))
+    for name, state in general.states(errors).items():
+        torch.testing.assert_close(chain.states(errors)[name], state)
+
+
 @needs_numba
 def test_paths_are_equal_in_single_precision(rng):
     net = plain(rng, sizes=(16, 32, 32, 32, 8)).float()
@@ -104,7 +157,8 @@ def test_path_follows_the_size_and_the_network(rng, monkeypatch):
     monkeypatch.setattr(pc_fast, "has_numba", lambda: True)
     assert path_for(small, method, one) == "compiled"
     assert path_for(small, method, many) == "fused"
-    assert path_for(small, GradientDescent(momentum=0.5), one) == "general"
+    assert path_for(small, GradientDescent(momentum=0.5), one) == "fused"
+    assert path_for(small, GradientDescent(discount=0.5), one) == "general"
     monkeypatch.setattr(pc_fast, "has_numba", lambda: False)
     assert path_for(small, method, one) == "fused"
     convolution = predictive_coding(
@@ -119,7 +173,7 @@ def test_only_plain_chains_are_chains(rng):
     assert chain_of(learned) is None
     units = predictive_coding(plain(rng), output=SquaredError(torch.ones(3)))
     assert chain_of(units) is None
-    assert chain_of(predictive_coding(plain(rng, act=nn.GELU))) is None
+    assert chain_of(predictive_coding(plain(rng, act=nn.SiLU))) is None
     shared = nn.Linear(4, 4)
     assert chain_of(predictive_coding(nn.Sequential(shared, nn.Tanh(), shared))) is None
 
@@ -160,7 +214,7 @@ def test_bad_batches_are_refused(rng, refused, path):
 
 
 def test_bad_trainers_are_refused(rng, refused):
-    network = predictive_coding(plain(rng, act=nn.GELU))
+    network = predictive_coding(plain(rng, act=nn.SiLU))
     words = refused(PlainTrainer, network, METHODS[0], learning_rate=0.1, path="fused")
     assert "path='general'" in words
     assert "'auto'" in refused(PlainTrainer, network, METHODS[0], learning_rate=0.1, path="quick")

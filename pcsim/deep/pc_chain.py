@@ -9,25 +9,22 @@ once, and each slope is two matrix products.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pcsim.deep.pc_clamp import Problem
+from pcsim.deep.pc_descent import GradientDescent
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
+from pcsim.deep.pc_errors import ErrorOptimisation
+from pcsim.deep.pc_functions import CODES, SMOOTH, apply_to, kind_of, times_slope
 from pcsim.deep.pc_network import Node, PCNetwork
 
 __all__ = ["Chain", "FusedLoop", "Link", "chain_of"]
 
-Function = Callable[[Tensor, Tensor], Tensor]
-"""(input, out) -> out."""
-
-CODES = {"identity": 0, "tanh": 1, "relu": 2, "sigmoid": 3}
-KINDS = {nn.Identity: "identity", nn.Tanh: "tanh", nn.ReLU: "relu", nn.Sigmoid: "sigmoid"}
 CALLS = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid"}
 
 
@@ -56,6 +53,16 @@ class Chain:
         """Weight and, if it has one, bias of each link."""
         pairs = [(link.layer.weight, link.layer.bias) for link in self.links]
         return tuple(p for pair in pairs for p in pair if p is not None)
+
+    @functools.cached_property
+    def is_known(self) -> bool:
+        """Whether the compiled path has all its functions."""
+        return all(kind in CODES for link in self.links for kind in (link.before, link.after))
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every parameter lies in memory without gaps."""
+        return all([parameter.is_contiguous() for parameter in self.parameters])
 
     @functools.cached_property
     def n_weights(self) -> int:
@@ -110,7 +117,7 @@ def link_of(node: Node) -> Link | None:
                 return None
             layer = part
             continue
-        kind = part if part is None or isinstance(part, str) else KINDS.get(type(part))
+        kind = part if part is None or isinstance(part, str) else kind_of(part)
         if kind is None:
             return None
         if layer is None:
@@ -147,34 +154,6 @@ def is_supervised(problem: Problem, chain: Chain) -> bool:
     return set(problem.held) == {chain.names[0], chain.names[-1]} and not problem.masked
 
 
-def apply_to(kind: str, value: Tensor, out: Tensor) -> Tensor:
-    """Apply a function; the identity returns its input, everything else fills `out`."""
-    if kind == "tanh":
-        if out.device.type == "cpu" and out.dtype in (torch.float32, torch.float64):
-            # On one core numpy's is up to six times as fast as torch's, and as exact.
-            np.tanh(value.detach().numpy(), out=out.numpy())
-            return out
-        return torch.tanh(value, out=out)
-    if kind == "relu":
-        return torch.clamp(value, min=0.0, out=out)
-    if kind == "sigmoid":
-        return torch.sigmoid(value, out=out)
-    return value
-
-
-def times_slope(kind: str, signal: Tensor, rate: Tensor, out: Tensor) -> Tensor:
-    """Return a signal times the slope of the function whose value is `rate`, in `out`."""
-    if kind == "tanh":
-        torch.ops.aten.tanh_backward.grad_input(signal, rate, grad_input=out)
-    elif kind == "relu":
-        torch.ops.aten.threshold_backward.grad_input(signal, rate, 0.0, grad_input=out)
-    elif kind == "sigmoid":
-        torch.ops.aten.sigmoid_backward.grad_input(signal, rate, grad_input=out)
-    else:
-        return signal
-    return out
-
-
 @final
 class FusedLoop:
     """Buffers for one chain and batch size, and the loops that run in them."""
@@ -190,9 +169,17 @@ class FusedLoop:
         self.pulled = [like.new_empty(shape) for shape in shapes]
         self.spare = [like.new_empty(shape) for shape in shapes]
         self.states = [like.new_empty(shape) for shape in shapes]
+        self.sums = [like.new_empty(shape) for shape in shapes]
+        """What enters smooth functions behind a layer; not used by others."""
+        self.velocity = [like.new_empty(shape) for shape in shapes]
+        self.at_rest = False
+        """Whether every hidden node is where it is predicted."""
+        self.shared = {n: (like.new_empty(self.batch, n), like.new_empty(self.batch, n))
+                       for n in set(chain.sizes[1:-1])}  # fmt: skip
 
     def begin(self, x: Tensor, y: Tensor) -> None:
         """Hold both ends and start the others at the feedforward pass."""
+        self.at_rest = True
         self.states[0], self.states[-1] = x, y
         last = len(self.chain.links) - 1
         for level in range(last + 1):
@@ -202,6 +189,7 @@ class FusedLoop:
 
     def start(self, problem: Problem) -> None:
         """Begin where a problem starts, with its memory of the first prediction."""
+        self.at_rest = problem.at_rest
         names = self.chain.names
         for level, name in enumerate(names):
             if 0 < level < len(names) - 1:
@@ -215,12 +203,25 @@ class FusedLoop:
         """Refresh the prediction of the node above `level`."""
         link = self.chain.links[level]
         rate = apply_to(link.before, self.states[level], self.rates[level])
-        weight, bias, out = link.layer.weight, link.layer.bias, self.predicted[level + 1]
+        weight, bias = link.layer.weight, link.layer.bias
+        out = (self.sums if link.after in SMOOTH else self.predicted)[level + 1]
         if bias is None:
             torch.mm(rate, weight.T, out=out)
         else:
             torch.addmm(bias, rate, weight.T, out=out)
-        apply_to(link.after, out, out)
+        apply_to(link.after, out, self.predicted[level + 1])
+
+    def through_before(self, level: int, signal: Tensor, out: Tensor) -> Tensor:
+        """Return a signal times the slope of the function before the layer of `level`."""
+        kind = self.chain.links[level].before
+        source = self.states if kind in SMOOTH else self.rates
+        return times_slope(kind, signal, source[level], out)
+
+    def through_after(self, level: int, signal: Tensor, out: Tensor) -> Tensor:
+        """Return a signal times the slope of the function after the layer of `level`."""
+        kind = self.chain.links[level].after
+        source = self.sums if kind in SMOOTH else self.predicted
+        return times_slope(kind, signal, source[level + 1], out)
 
     def correct(self, level: int) -> Tensor:
         """Refresh the weighted error of a node and return it."""
@@ -237,31 +238,73 @@ class FusedLoop:
         """Return what the node above `level` asks of it, from its weighted error."""
         link = self.chain.links[level]
         spare, pulled = self.spare[level + 1], self.pulled[level]
-        signal = times_slope(link.after, signal, self.predicted[level + 1], spare)
+        signal = self.through_after(level, signal, spare)
         torch.mm(signal, link.layer.weight, out=pulled)
-        return times_slope(link.before, pulled, self.rates[level], pulled)
+        return self.through_before(level, pulled, pulled)
 
-    def run(self, n_steps: int, steps: list[float], *, in_errors: bool) -> None:
-        """Take plain steps in the activities or in the errors."""
-        (self.optimise_errors if in_errors else self.descend)(n_steps, steps)
+    def run(self, method: GradientDescent | ErrorOptimisation, steps: list[float]) -> None:
+        """Take the plain steps of a method; `steps` has one number for each hidden node."""
+        if isinstance(method, GradientDescent):
+            self.descend(method.n_steps, steps, method.momentum)
+        else:
+            self.optimise_errors(method.n_steps, steps)
 
     @torch.no_grad()
-    def descend(self, n_steps: int, steps: list[float]) -> None:
-        """Take plain steps in the activities; `steps` has one number for each hidden node."""
+    def descend(self, n_steps: int, steps: list[float], momentum: float = 0.0) -> None:
+        """Take plain steps in the activities; `steps` has one number for each hidden node.
+
+        One sweep a step: a node moves as soon as its own error and that of the node above are
+        known, so that what is read was just written. All errors are of the states before the step.
+        From a feedforward start all hidden errors are zero, and news from the output climbs down
+        one node a step: below it nothing needs to be computed.
+        """
         top = len(self.chain.links)
-        plain = self.chain.precisions[0] == 1.0
-        for _ in range(n_steps):
-            for level in range(1, top):
-                self.predict(level)
-            for level in range(2 if plain else 1, top + 1):
-                self.correct(level)
-            for level in range(1, top):
-                pulled = self.pull(level, self.errors[level + 1])
-                if level == 1 and plain:
-                    self.states[1].lerp_(self.predicted[1], steps[0]).add_(pulled, alpha=steps[0])
+        plain = self.chain.precisions[0] == 1.0 and not momentum
+        for velocity in self.velocity[1:-1] if momentum else []:
+            velocity.zero_()
+        bare = not self.chain.softmax and all(k.after == "identity" for k in self.chain.links)
+        sweep = self.miss if bare and set(self.chain.precisions) == {1.0} else self.pulled_by
+        for count in range(n_steps):
+            lowest = max(1, top - 1 - count) if self.at_rest else 1
+            resting = self.at_rest and count < top - 1
+            if not plain and not resting:
+                self.correct(1)
+            for level in range(lowest, top):
+                pulled, state, step = sweep(level), self.states[level], steps[level - 1]
+                if momentum:
+                    velocity = self.velocity[level].mul_(momentum).add_(pulled, alpha=step)
+                    if not (resting and level == lowest):
+                        velocity.sub_(self.errors[level], alpha=step)
+                    state.add_(velocity)
                     continue
-                pulled.sub_(self.errors[level])
-                self.states[level].add_(pulled, alpha=steps[level - 1])
+                if resting and level == lowest:
+                    pass
+                elif level == 1 and plain:
+                    state.lerp_(self.predicted[1], step)
+                else:
+                    state.sub_(self.errors[level], alpha=step)
+                state.add_(pulled, alpha=step)
+        self.at_rest = False
+
+    def pulled_by(self, level: int) -> Tensor:
+        """Refresh the error of the node above `level` and return what it asks of `level`."""
+        self.predict(level)
+        return self.pull(level, self.correct(level + 1))
+
+    def miss(self, level: int) -> Tensor:
+        """Do the same where errors are states minus sums, in fewer passes and buffers."""
+        link, size = self.chain.links[level], self.chain.sizes[level]
+        rate, pulled = self.shared[size]
+        rate = apply_to(link.before, self.states[level], rate)
+        weight, bias, error = link.layer.weight, link.layer.bias, self.errors[level + 1]
+        if bias is None:
+            error.copy_(self.states[level + 1])
+        else:
+            torch.sub(self.states[level + 1], bias, out=error)
+        error.addmm_(rate, weight.T, alpha=-1.0)
+        torch.mm(error, weight, out=pulled)
+        source = self.states[level] if link.before in SMOOTH else rate
+        return times_slope(link.before, pulled, source, pulled)
 
     @torch.no_grad()
     def optimise_errors(self, n_steps: int, steps: list[float]) -> None:
@@ -298,14 +341,28 @@ class FusedLoop:
                 self.predict(level)
             self.correct(level + 1)
 
+    def energy(self, errors: list[Tensor]) -> Tensor:
+        """Return the energy of every example, (batch,), from hidden errors and the prediction."""
+        top = len(self.chain.links)
+        total = self.states[0].new_zeros(self.batch)
+        for level in range(1, top + 1):
+            precision, target = self.chain.precisions[level - 1], self.states[level]
+            if level == top and self.chain.softmax:
+                total -= precision * (target * self.predicted[level].log_softmax(1)).sum(1)
+                continue
+            error = errors[level] if level < top else target - self.predicted[level]
+            total += 0.5 * precision * error.square().sum(1)
+            if precision != 1.0:
+                total -= 0.5 * error.shape[1] * math.log(precision)
+        return total
+
     @torch.no_grad()
     def learn(self, learning_rate: float) -> None:
         """Move weights by weighted error times presynaptic rate, averaged over the batch."""
         self.refresh()
         scale = learning_rate / self.batch
         for level, link in enumerate(self.chain.links):
-            error, predicted = self.errors[level + 1], self.predicted[level + 1]
-            delta = times_slope(link.after, error, predicted, self.spare[level + 1])
+            delta = self.through_after(level, self.errors[level + 1], self.spare[level + 1])
             rate = self.states[level] if link.before == "identity" else self.rates[level]
             weight, bias = link.layer.weight, link.layer.bias
             weight.addmm_(delta.T, rate, alpha=scale)

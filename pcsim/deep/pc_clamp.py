@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -45,6 +46,8 @@ class Problem:
     """Predictions that nothing free enters, computed once."""
     start: States
     """Activities of all nodes but idle ones."""
+    at_rest: bool = False
+    """Whether free nodes start where their parents predict them."""
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -128,7 +131,8 @@ def pose(
         if all(parent in held for parent in network.nodes[name].parents)
     }
     moving = tuple(name for name in free if name not in idle)
-    return Problem(network, held, masked, moving, idle, constant, states)
+    at_rest = not begin and not masked
+    return Problem(network, held, masked, moving, idle, constant, states, at_rest)
 
 
 def lay_out(
@@ -209,7 +213,8 @@ def check_values(where: str, what: str, value: Tensor) -> None:
         found = f"{what} of shape {tuple(value.shape)}"
         advice = "Examples go along the first axis."
         raise ValueError(refusal(where, found, "shape (batch, ...)", advice))
-    if not torch.isfinite(value).all():
+    # A sum is many times as fast to look at, and finite only if everything is.
+    if not math.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
         found = f"{what} with NaN or infinite entries"
         raise ValueError(refusal(where, found, "finite numbers", "Remove or replace them."))
 

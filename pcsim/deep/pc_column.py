@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcsim.deep.pc_chain import CODES, Chain
+from pcsim.deep.pc_chain import Chain
+from pcsim.deep.pc_functions import CODES
 from pcsim.deep.pc_network import States
 from pcsim.messages import refusal
 
@@ -29,10 +30,8 @@ class ColumnBuffers:
     precisions: Array
     steps: Array
     layout: Array
-    ends: tuple[Array, Array]
-    """Input and output, as views of `states`."""
-    pieces: tuple[tuple[Array, Array], ...]
-    """Parameters of the network (sharing its memory), and their places in the flat arrays."""
+    addresses: Array
+    """Where input, output, and weight and bias (or 0) of each link lie."""
     pointers: tuple[int, ...]
     """Where those parameters lay; a module that was moved gets new buffers."""
     by_name: States
@@ -44,20 +43,13 @@ class ColumnBuffers:
         return same and pointers_of(chain) == self.pointers
 
     def run(self, x: Tensor, y: Tensor, settings: tuple[int, int, bool, bool, float]) -> None:
-        """Copy everything in, run, and copy out what was learned; see `pc_kernel.run`."""
-        from pcsim.deep.pc_kernel import run
+        """Run on the tensors where they lie; see `pc_kernel.run`."""
+        from pcsim.deep.pc_kernel import run_at
 
-        self.ends[0][...], self.ends[1][...] = x.detach().numpy(), y.detach().numpy()
-        for what, end in zip(("x", "y"), self.ends, strict=True):
-            if not np.isfinite(end).all():
-                found = f"{what} with NaN or infinite entries"
-                advice = "Remove or replace them."
-                raise ValueError(refusal("PlainTrainer", found, "finite numbers", advice))
-        # Layers without a bias have a place for one too, which must not gather anything.
-        self.biases.fill(0.0)
-        for own, place in self.pieces:
-            place[...] = own
-        run(
+        x, y = x.contiguous(), y.contiguous()
+        self.addresses[0], self.addresses[1] = x.data_ptr(), y.data_ptr()
+        fine = run_at(
+            self.addresses,
             self.states,
             self.weights,
             self.biases,
@@ -66,8 +58,10 @@ class ColumnBuffers:
             self.layout,
             settings,
         )
-        for own, place in self.pieces:
-            own[...] = place
+        if not fine:
+            found = "x or y with NaN or infinite entries"
+            advice = "Remove or replace them."
+            raise ValueError(refusal("PlainTrainer", found, "finite numbers", advice))
 
 
 def pointers_of(chain: Chain) -> tuple[int, ...]:
@@ -84,14 +78,9 @@ def column_buffers(chain: Chain, like: Tensor, steps: list[float]) -> ColumnBuff
     layout = [(size, offsets[i], starts[i], *codes[i]) for i, size in enumerate(sizes)]
     states = np.zeros((len(like), offsets[-1]), dtype=kind)
     weights, biases = np.zeros(starts[-1], dtype=kind), np.zeros(sum(sizes[1:]), dtype=kind)
-    pieces = []
-    for i, link in enumerate(chain.links):
-        place = weights[starts[i] : starts[i + 1]].reshape(sizes[i + 1], sizes[i])
-        pieces.append((link.layer.weight.detach().numpy(), place))
-        if link.layer.bias is not None:
-            first = offsets[i + 1] - sizes[0]
-            place = biases[first : first + sizes[i + 1]]
-            pieces.append((link.layer.bias.detach().numpy(), place))
+    biases_at = [0 if k.layer.bias is None else k.layer.bias.data_ptr() for k in chain.links]
+    pairs = zip((k.layer.weight.data_ptr() for k in chain.links), biases_at, strict=True)
+    addresses = [0, 0, *(address for pair in pairs for address in pair)]
     shared = torch.from_numpy(states)
     return ColumnBuffers(
         states=states,
@@ -100,8 +89,7 @@ def column_buffers(chain: Chain, like: Tensor, steps: list[float]) -> ColumnBuff
         precisions=np.array(chain.precisions, dtype=kind),
         steps=np.asarray(steps, dtype=kind),
         layout=np.array(layout, dtype=np.int64),
-        ends=(states[:, : sizes[0]], states[:, offsets[-2] :]),
-        pieces=tuple(pieces),
+        addresses=np.array(addresses, dtype=np.int64),
         pointers=pointers_of(chain),
         by_name={
             name: shared[:, offsets[i] : offsets[i + 1]] for i, name in enumerate(chain.names)

@@ -25,6 +25,8 @@ class Visit:
     states: States
     energy: float
     """Of the whole batch, at these states."""
+    energies: Tensor | None = None
+    """Of every example, where the method has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +61,8 @@ class GradientDescent:
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is a fixed number of plain steps."""
-        extras = (self.momentum, 1.0 - self.discount)
-        return not any(extras) and self.threshold is None and self.tol is None
+        """Whether this is a fixed number of steps of fixed size, with momentum or without."""
+        return self.discount == 1.0 and self.threshold is None and self.tol is None
 
     def visits(self, problem: Problem, *, learning: bool = False) -> Iterator[Visit]:
         """Yield the start and every step; with `learning` weights may change in between."""

@@ -71,7 +71,9 @@ class ErrorOptimisation:
         {\partial\varepsilon}
 
     Wherever a node is held, its energy is of its prediction as before. One step costs about a
-    forward and a backward pass; the number of steps hardly grows with depth.
+    forward and a backward pass; the number of steps hardly grows with depth. A step must stay below
+    2 / (1 + how much the output bends the energy), which shrinks as weights grow: where training
+    turns erratic, lower it, or take `GaussNewton`, which finds it by itself.
 
     References
     ----------

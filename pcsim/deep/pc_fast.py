@@ -42,16 +42,17 @@ def path_for(network: PCNetwork, method: Plain, example: Tensor) -> str:
     >>> path_for(predictive_coding(net), GradientDescent(), torch.zeros(256, 784))
     'fused'
     """
-    return choose(chain_of(network) if method.is_plain else None, example)
+    return choose(chain_of(network) if method.is_plain else None, method, example)
 
 
-def choose(chain: Chain | None, example: Tensor) -> str:
+def choose(chain: Chain | None, method: Plain, example: Tensor) -> str:
     """Return the fastest path for a chain (None: no chain, or more than plain steps)."""
     if chain is None or example.ndim != 2:
         return "general"
     known = example.dtype in (torch.float32, torch.float64)
-    small = len(example) * chain.n_weights <= COMPILED_WORK
-    if small and known and example.device.type == "cpu" and has_numba():
+    compiles = chain.is_known and not method.momentum
+    small = compiles and len(example) * chain.n_weights <= COMPILED_WORK
+    if small and known and example.device.type == "cpu" and chain.is_dense and has_numba():
         return "compiled"
     return "fused"
 
@@ -112,6 +113,9 @@ class PlainTrainer:
             advice = "Take path='general' or 'auto'."
             found = "a network or a method beyond plain steps on a chain"
             raise ValueError(refusal(f"PlainTrainer: {path}", found, "a plain chain", advice))
+        if path == "compiled" and self.chain and (method.momentum or not self.chain.is_known):
+            found, advice = "momentum or an activation that it has not", "Take path='fused'."
+            raise ValueError(refusal("PlainTrainer: compiled", found, "plain steps", advice))
         if path == "compiled" and not has_numba():
             advice = "Install pcsim[deep], or take path='fused'."
             raise RuntimeError(refusal("PlainTrainer: compiled", "no numba", "numba", advice))
@@ -126,7 +130,7 @@ class PlainTrainer:
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         """Settle on one batch, x (batch, ...) and y (batch, ...), and move the weights."""
-        path = choose(self.chain, x) if self.path == "auto" else self.path
+        path = choose(self.chain, self.method, x) if self.path == "auto" else self.path
         if path == "general" or self.chain is None:
             self._general(x, y)
             return
@@ -162,10 +166,9 @@ class PlainTrainer:
         loop = self._loop
         if loop is None or loop.batch != len(x) or loop.kind != (x.dtype, x.device):
             loop = self._loop = FusedLoop(chain, x)
-        in_errors = isinstance(self.method, ErrorOptimisation)
         with torch.no_grad():
             loop.begin(x, y)
-            loop.run(self.method.n_steps, self.steps, in_errors=in_errors)
+            loop.run(self.method, self.steps)
             loop.learn(self.learning_rate)
         self.states = dict(zip(chain.names, loop.states, strict=True))
 

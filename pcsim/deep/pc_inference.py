@@ -97,7 +97,8 @@ def infer(
     if not record and isinstance(method, GradientDescent | ErrorOptimisation) and method.is_plain:
         found = settle_fused(problem, method)
         if found is not None:
-            return conclude(problem, found, method.n_steps, method)
+            states, energy = found
+            return conclude(problem, states, method.n_steps, method, energy=energy)
     return settle(problem, method, record=record)
 
 
@@ -105,14 +106,18 @@ def settle(problem: Problem, method: Inference, *, record: bool) -> Settled:
     """Run a method on a problem that is laid out."""
     trace = []
     states: States = problem.start
+    energy: Tensor | None = None
     for visit in method.visits(problem):
         trace.append(visit.energy)
-        states = visit.states
-    return conclude(problem, states, len(trace) - 1, method, tuple(trace) if record else ())
+        states, energy = visit.states, visit.energies
+    kept = tuple(trace) if record else ()
+    return conclude(problem, states, len(trace) - 1, method, kept, energy=energy)
 
 
-def settle_fused(problem: Problem, method: GradientDescent | ErrorOptimisation) -> States | None:
-    """Return where plain steps on a chain end, or None where they cannot be taken in place."""
+def settle_fused(
+    problem: Problem, method: GradientDescent | ErrorOptimisation
+) -> tuple[States, Tensor] | None:
+    """Return where plain steps on a chain end and the energy there, or None if it is no chain."""
     chain = chain_of(problem.network)
     if chain is None or not is_supervised(problem, chain):
         return None
@@ -120,8 +125,11 @@ def settle_fused(problem: Problem, method: GradientDescent | ErrorOptimisation) 
     steps = list(steps_of(type(method).__name__, method.step, problem.free).values())
     with torch.no_grad():
         loop.start(problem)
-        loop.run(method.n_steps, steps, in_errors=isinstance(method, ErrorOptimisation))
-    return dict(zip(chain.names, loop.states, strict=True))
+        loop.run(method, steps)
+        if isinstance(method, GradientDescent):
+            loop.refresh()
+        errors = [state - out for state, out in zip(loop.states, loop.predicted, strict=True)]
+        return dict(zip(chain.names, loop.states, strict=True)), loop.energy(errors)
 
 
 def conclude(
@@ -130,11 +138,14 @@ def conclude(
     n_steps: int,
     method: object,
     trace: tuple[float, ...] = (),
+    *,
+    energy: Tensor | None = None,
 ) -> Settled:
     """Return the result, or refuse one that has diverged."""
     everything = problem.finish(states)
-    with torch.no_grad():
-        energy = problem.energy(everything)
+    if energy is None:
+        with torch.no_grad():
+            energy = problem.energy(everything)
     if not torch.isfinite(energy).all():
         found = f"an energy that is not finite after {n_steps} steps of {type(method).__name__}"
         advice = "Lower the step, or use GaussNewton."

@@ -10,15 +10,19 @@ units of all nodes lie side by side; `sizes` says how many each has, and weights
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["run"]
+__all__ = ["run", "run_at"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,10 +33,30 @@ ERRORS = 1
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function; sums may be reordered, NaN and infinity keep their meaning."""
+    """Compile a function; sums may be reordered, NaN and infinity keep their meaning.
+
+    It is kept beside this file or, where that cannot be written, in the user's cache folder
+    (``NUMBA_CACHE_DIR`` says otherwise); where neither can, only for this process.
+    """
     flags = {"contract", "reassoc", "nsz", "arcp"}
-    make = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)
-    return cast("Callable[P, R]", make(function))
+    make = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=flags)
+    try:
+        return cast("Callable[P, R]", make(cache=True)(function))
+    except RuntimeError:  # numba's word for no folder to write to
+        return cast("Callable[P, R]", make()(function))
+
+
+def typed_pointer(context: Any, address: Any) -> Any:
+    """Return an address as a pointer: its type, and how it is made."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), build
+
+
+pointer_at = cast("Callable[[int], Any]", intrinsic(typed_pointer))
+carray = cast(Any, numba).carray
 
 
 @compiled
@@ -170,17 +194,19 @@ def settle_states(
     steps: Array,
     n_steps: int,
     softmax: bool,
+    at_rest: bool,
     layout: Array,
     scratch: Array,
 ) -> None:
-    """Take plain steps in the activities of one example."""
+    """Take plain steps in the activities of one example; see `FusedLoop.descend` for `at_rest`."""
     top = len(layout) - 1
-    for _ in range(n_steps):
-        for level in range(1, top):
+    for count in range(n_steps):
+        lowest = max(1, top - 1 - count) if at_rest else 1
+        for level in range(lowest, top):
             predict(level, state, turned, biases, layout, scratch)
-        for level in range(1, top + 1):
+        for level in range(lowest, top + 1):
             correct(level, state, precisions, softmax, layout, scratch)
-        for level in range(1, top):
+        for level in range(lowest, top):
             pull(level, 2, weights, layout, scratch)
             for i in range(layout[level, 1], layout[level + 1, 1]):
                 state[i] += steps[level - 1] * (scratch[3, i] - scratch[2, i])
@@ -290,7 +316,17 @@ def run(
             )
         else:
             settle_states(
-                state, weights, turned, biases, precisions, steps, n_steps, softmax, layout, scratch
+                state,
+                weights,
+                turned,
+                biases,
+                precisions,
+                steps,
+                n_steps,
+                softmax,
+                feedforward,
+                layout,
+                scratch,
             )
         if learning_rate != 0.0:
             add_changes(
@@ -302,3 +338,63 @@ def run(
             weights[i] += scale * changes[i]
         for i in range(len(biases)):
             biases[i] += scale * shifts[i]
+
+
+@compiled
+def take(address: int, out: Array) -> bool:
+    """Fill `out` from memory; return whether all of it is finite."""
+    source = carray(pointer_at(address), len(out), out.dtype)
+    fine = True
+    for i in range(len(out)):
+        out[i] = source[i]
+        fine = fine and math.isfinite(source[i])
+    return fine
+
+
+@compiled
+def give(address: int, values: Array) -> None:
+    """Write values to memory."""
+    target = carray(pointer_at(address), len(values), values.dtype)
+    for i in range(len(values)):
+        target[i] = values[i]
+
+
+@compiled
+def run_at(
+    addresses: Array,
+    states: Array,
+    weights: Array,
+    biases: Array,
+    precisions: Array,
+    steps: Array,
+    layout: Array,
+    settings: tuple[int, int, bool, bool, float],
+) -> bool:
+    """Run on tensors where they lie: input, output, then weight and bias (or 0) of each link.
+
+    Return whether input and output are finite; if not, nothing is changed.
+    """
+    top, size = len(layout) - 1, states.itemsize
+    n_in, n_out, last = layout[0, 0], layout[top, 0], layout[top, 1]
+    fine = True
+    for k in range(len(states)):
+        fine = take(addresses[0] + k * n_in * size, states[k, :n_in]) and fine
+        fine = take(addresses[1] + k * n_out * size, states[k, last : last + n_out]) and fine
+    if not fine:
+        return False
+    # Layers without a bias have a place for one too, which must not gather anything.
+    biases[:] = 0.0
+    for level in range(top):
+        start, above = layout[level, 2], layout[level + 1, 1] - n_in
+        n = layout[level + 1, 0]
+        take(addresses[2 + 2 * level], weights[start : start + layout[level, 0] * n])
+        if addresses[3 + 2 * level]:
+            take(addresses[3 + 2 * level], biases[above : above + n])
+    run(states, weights, biases, precisions, steps, layout, settings)
+    for level in range(top):
+        start, above = layout[level, 2], layout[level + 1, 1] - n_in
+        n = layout[level + 1, 0]
+        give(addresses[2 + 2 * level], weights[start : start + layout[level, 0] * n])
+        if addresses[3 + 2 * level]:
+            give(addresses[3 + 2 * level], biases[above : above + n])
+    return True

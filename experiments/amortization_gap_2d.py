@@ -173,7 +173,7 @@ def figures(run: Run) -> dict[str, Figure]:
 STYLES: dict[str, dict[str, Any]] = {
     "direct": {"color": "#D55E00", "marker": "o", "ls": "none", "ms": 4},
     "iterative": {"color": "#009E73", "marker": ".", "ls": "-"},
-    "gradient": {"color": "#0072B2", "marker": "", "ls": "-"},
+    "gradient": {"color": "#0072B2", "marker": "", "ls": "-."},
     "preconditioned": {"color": "#CC79A7", "marker": "", "ls": "--"},
 }
 
@@ -198,7 +198,7 @@ def draw_traces(ax: Any, found: Mapping[str, Any]) -> None:
     for name, style in STYLES.items():
         above = (np.array(found["lanes"][name]["trace"]) - best[:, None]).mean(0)
         if name == "direct":
-            ax.axhline(above[0], color=style["color"], label=name)
+            ax.axhline(above[0], color=style["color"], ls=":", label=name)
         else:
             ax.plot(above, color=style["color"], ls=style["ls"], label=name)
     ax.set(xlabel="Iteration", ylabel="Free energy above\nthe best known (nats)", yscale="log")
@@ -210,7 +210,8 @@ def draw_gaps(ax: Any, found: Mapping[str, Any]) -> None:
     for name, gap in gaps_of(found).items():
         fraction = np.arange(1, len(gap) + 1) / len(gap)
         style = STYLES[name]
-        ax.plot(np.sort(gap) + 1e-3, fraction, color=style["color"], label=name)
+        ls = ":" if name == "direct" else style["ls"]
+        ax.plot(np.sort(gap) + 1e-3, fraction, color=style["color"], ls=ls, label=name)
     ax.set(xlabel="Free energy above the best known (nats)", xscale="log")
     ax.set_ylabel("Fraction of test images")
 

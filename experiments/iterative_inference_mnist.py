@@ -293,7 +293,9 @@ def draw_race(axes: Any, lanes: Mapping[str, Any]) -> None:
     axes[1].set(xlabel="Time (s)", xscale="log")
     for ax in axes:
         ax.set_yscale("log")
-    axes[0].legend()
+    # Room for the legend above the curves.
+    axes[0].set_ylim(top=30 * axes[0].get_ylim()[1])
+    axes[0].legend(loc="upper right", labelspacing=0.2)
 
 
 def draw_paired(ax: Any, results: Mapping[str, Any]) -> None:

@@ -17,9 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsim.deep.pc_clamp import Problem
-from pcsim.deep.pc_descent import GradientDescent
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
-from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_functions import CODES, SMOOTH, apply_to, kind_of, times_slope
 from pcsim.deep.pc_network import Node, PCNetwork
 
@@ -241,13 +239,6 @@ class FusedLoop:
         signal = self.through_after(level, signal, spare)
         torch.mm(signal, link.layer.weight, out=pulled)
         return self.through_before(level, pulled, pulled)
-
-    def run(self, method: GradientDescent | ErrorOptimisation, steps: list[float]) -> None:
-        """Take the plain steps of a method; `steps` has one number for each hidden node."""
-        if isinstance(method, GradientDescent):
-            self.descend(method.n_steps, steps, method.momentum)
-        else:
-            self.optimise_errors(method.n_steps, steps)
 
     @torch.no_grad()
     def descend(self, n_steps: int, steps: list[float], momentum: float = 0.0) -> None:

@@ -18,7 +18,7 @@ from pcsim.deep.pc_clamp import check_together, check_values
 from pcsim.deep.pc_column import ColumnBuffers, column_buffers
 from pcsim.deep.pc_descent import GradientDescent, steps_of
 from pcsim.deep.pc_errors import ErrorOptimisation
-from pcsim.deep.pc_inference import infer
+from pcsim.deep.pc_inference import infer, take_steps
 from pcsim.deep.pc_learning import energy_gradients, trainable
 from pcsim.deep.pc_network import PCNetwork, States
 from pcsim.messages import check_choice, check_number, refusal
@@ -168,7 +168,7 @@ class PlainTrainer:
             loop = self._loop = FusedLoop(chain, x)
         with torch.no_grad():
             loop.begin(x, y)
-            loop.run(self.method, self.steps)
+            take_steps(loop, self.method, self.steps)
             loop.learn(self.learning_rate)
         self.states = dict(zip(chain.names, loop.states, strict=True))
 

@@ -125,11 +125,21 @@ def settle_fused(
     steps = list(steps_of(type(method).__name__, method.step, problem.free).values())
     with torch.no_grad():
         loop.start(problem)
-        loop.run(method, steps)
+        take_steps(loop, method, steps)
         if isinstance(method, GradientDescent):
             loop.refresh()
         errors = [state - out for state, out in zip(loop.states, loop.predicted, strict=True)]
         return dict(zip(chain.names, loop.states, strict=True)), loop.energy(errors)
+
+
+def take_steps(
+    loop: FusedLoop, method: GradientDescent | ErrorOptimisation, steps: list[float]
+) -> None:
+    """Take the plain steps of a method; `steps` has one number for each hidden node."""
+    if isinstance(method, GradientDescent):
+        loop.descend(method.n_steps, steps, method.momentum)
+    else:
+        loop.optimise_errors(method.n_steps, steps)
 
 
 def conclude(

@@ -199,6 +199,15 @@ def test_incremental_refuses_methods_in_the_errors(rng, refused):
     assert "GradientDescent" in words
 
 
+def test_incremental_steps_do_not_learn_from_what_is_not_finite(rng):
+    network, clamp = convolutional_case(rng, "after_activation")
+    optimiser = torch.optim.SGD(network.parameters(), 0.0)
+    method = GradientDescent(n_steps=500, step=1e9)
+    with pytest.raises(RuntimeError, match=r"at step \d+ of GradientDescent"):
+        incremental_step(network, clamp, method, optimiser)
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
 def test_proximal_step_meets_the_target_in_its_limit(rng):
     net = fill(nn.Sequential(nn.Linear(4, 3, bias=False)), rng)
     network = predictive_coding(net)

@@ -147,7 +147,7 @@ class ErrorOptimisation:
 def line_step(
     curve: Curve, errors: Tensor, energies: Tensor, variance: Tensor | float
 ) -> tuple[Tensor, Tensor]:
-    """Return errors and energies one step further down; no example's energy has risen."""
+    """Return errors and energies one step further down; no example's energy rises."""
     model = curve.quadratic(errors)
     direction = model.gradient * -variance
     promised = -(model.gradient * direction).sum(1)
@@ -156,12 +156,12 @@ def line_step(
     for _ in range(HALVINGS):
         moved = torch.addcmul(errors, length[:, None], direction)
         found = curve.energy(moved)
-        enough = found <= energies - ENOUGH * length * promised
-        # Where the gain is lost in rounding, any place is as low; it stays.
-        if bool((enough | (length == 0.0)).all()):
+        # Where energies are equal to rounding, a step is as good as its model says.
+        level = (found - energies).abs() <= 8 * torch.finfo(found.dtype).eps * energies.abs()
+        enough = (found <= energies - ENOUGH * length * promised) | level
+        if bool(enough.all()):
             return moved, found
-        lost = length * promised <= 8 * torch.finfo(found.dtype).eps * energies.abs()
-        length = torch.where(enough, length, torch.where(lost, 0.0, 0.5 * length))
+        length = torch.where(enough, length, 0.5 * length)
     kept = torch.where(enough[:, None], moved, errors)
     return kept, torch.where(enough, found, energies)
 

@@ -366,7 +366,7 @@ class FusedLoop:
             self.correct(level)
 
     def signals(self) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
-        """Yield each layer with what its sums are told and its presynaptic rate, of fresh errors."""
+        """Yield each layer, what its sums are told by fresh errors, and its presynaptic rate."""
         if not self.knows_sums and self.chain.links[0].after in SMOOTH:
             self.predict(0)
             self.knows_sums = True

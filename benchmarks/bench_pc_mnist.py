@@ -68,6 +68,10 @@ ARMS = {
     "errors": Arm(
         "predictive coding, 4 steps of the errors", ErrorOptimisation(n_steps=4, step=0.1)
     ),
+    "errors_auto": Arm(
+        "predictive coding, 4 automatic steps of the errors",
+        ErrorOptimisation(n_steps=4, step="auto"),
+    ),
     "newton": Arm("predictive coding, one Gauss-Newton step", GaussNewton(n_steps=1, n_products=2)),
 }
 PUBLISHED = {"backprop": 0.9846, "activities": 0.9842}

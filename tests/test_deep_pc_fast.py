@@ -19,6 +19,8 @@ from pcsim.deep.pc_energy import CrossEntropy, SquaredError
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_fast import PlainTrainer, path_for
 from pcsim.deep.pc_inference import GradientDescent, infer
+from pcsim.deep.pc_learning import energy_gradients, train_step
+from pcsim.deep.pc_newton import GaussNewton
 from pcsim.deep.pc_trace import predictive_coding
 
 needs_numba = pytest.mark.skipif(
@@ -219,3 +221,54 @@ def test_bad_trainers_are_refused(rng, refused):
     assert "path='general'" in words
     assert "'auto'" in refused(PlainTrainer, network, METHODS[0], learning_rate=0.1, path="quick")
     assert "learning_rate" in refused(PlainTrainer, network, METHODS[0], learning_rate=-1.0)
+
+
+@pytest.mark.parametrize("cut", ["after_activation", "before_activation"])
+@pytest.mark.parametrize("act", [nn.Tanh, nn.ReLU, nn.GELU])
+@pytest.mark.parametrize("output", [SquaredError(4.0), CrossEntropy(0.7)], ids=["square", "cross"])
+def test_chains_learn_without_a_graph_what_autograd_finds(rng, cut, act, output):
+    x, y = tensor(rng, 4, 8), torch.softmax(tensor(rng, 4, 3), 1)
+    clamp = {"input": x, "output": y}
+    energies = {f"_{2 if cut == 'before_activation' else 1}": SquaredError(0.7)}
+    for method in (*METHODS, ErrorOptimisation(n_steps=3, step="auto"), GaussNewton(n_steps=1)):
+        network = predictive_coding(plain(rng, act), cut=cut, energies=energies, output=output)
+        network.get_parameter("body.4.bias").requires_grad_(False)
+        assert chain_of(network) is not None
+        still = torch.optim.SGD(network.parameters(), 0.0)
+        settled = train_step(network, clamp, method, still)
+        expected = energy_gradients(network, settled.states)
+        assert "body.4.bias" not in expected
+        for name, gradient in expected.items():
+            found = network.get_parameter(name).grad
+            torch.testing.assert_close(found, gradient, rtol=0, atol=1e-12, msg=name)
+
+
+def test_weights_made_of_parameters_learn_by_autograd(rng):
+    net = plain(rng)
+    nn.utils.parametrizations.weight_norm(net[2])
+    network = predictive_coding(net)
+    clamp = {"input": tensor(rng, 4, 8), "output": tensor(rng, 4, 3)}
+    settled = train_step(network, clamp, METHODS[0], torch.optim.SGD(network.parameters(), 0.0))
+    for name, gradient in energy_gradients(network, settled.states).items():
+        found = network.get_parameter(name).grad
+        assert float(gradient.abs().max()) > 0, name
+        torch.testing.assert_close(found, gradient, rtol=0, atol=1e-12, msg=name)
+
+
+def test_axes_in_between_take_the_general_path(rng):
+    network = predictive_coding(plain(rng))
+    clamp = {"input": tensor(rng, 4, 2, 8), "output": tensor(rng, 4, 2, 3)}
+    one, other = (infer(network, clamp, METHODS[0], record=record) for record in (True, False))
+    torch.testing.assert_close(one.energy, other.energy, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("path", ["general", "fused", pytest.param("compiled", marks=needs_numba)])
+def test_weights_do_not_learn_from_what_is_not_finite(rng, path):
+    network = predictive_coding(plain(rng, nn.ReLU))
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    method = GradientDescent(n_steps=2000, step=50.0)
+    trainer = PlainTrainer(network, method, learning_rate=0.1, path=path)
+    with pytest.raises(RuntimeError, match=r"at step \d+ of GradientDescent.*50.0.*Lower the step"):
+        trainer(tensor(rng, 4, 8), tensor(rng, 4, 3))
+    for parameter, value in zip(network.parameters(), before, strict=True):
+        assert torch.equal(parameter, value)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from pcsim.deep.pc_clamp import Masked
+from pcsim.deep.pc_clamp import Masked, pose
+from pcsim.deep.pc_curvature import curve_of
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_inference import AdamDescent, GradientDescent, infer
@@ -58,7 +59,8 @@ def test_linear_equilibrium_is_the_closed_form(rng):
     clamp = {"input": x, "output": y}
     errors = ErrorOptimisation(n_steps=4000, step=0.03, tol=1e-13)
     slow = GradientDescent(n_steps=5000, step=0.02, tol=1e-13)
-    for method in (slow, errors, GaussNewton(tol=1e-12), Exact()):
+    auto = ErrorOptimisation(n_steps=4000, step="auto", tol=1e-13)
+    for method in (slow, errors, auto, GaussNewton(tol=1e-12), Exact()):
         settled = infer(network.double(), clamp, method)
         torch.testing.assert_close(settled.states["_0"], z, rtol=0, atol=1e-9)
         torch.testing.assert_close(settled.energy, lowest, rtol=1e-9, atol=0)
@@ -71,7 +73,8 @@ def test_all_methods_reach_one_equilibrium(rng, output):
     reference = infer(network, clamp, LONG)
     errors = ErrorOptimisation(n_steps=2000, step=0.2, tol=1e-13)
     adam = ErrorOptimisation(n_steps=3000, step=0.003, optimiser="adam", tol=1e-13)
-    for method in (errors, GaussNewton(n_steps=100, tol=1e-11)):
+    auto = ErrorOptimisation(n_steps=300, step="auto", tol=1e-10)
+    for method in (errors, auto, GaussNewton(n_steps=100, tol=1e-11)):
         same(infer(network, clamp, method), reference, 1e-8)
     for method in (adam, AdamDescent(n_steps=3000, step=0.003)):
         same(infer(network, clamp, method), reference, 1e-3)
@@ -95,6 +98,8 @@ def test_mixed_clamps_reach_one_equilibrium(rng):
         reference = infer(network, clamp, LONG)
         errors = ErrorOptimisation(n_steps=3000, step=0.1, tol=1e-13)
         same(infer(network, clamp, errors), reference, 1e-7)
+        auto = ErrorOptimisation(n_steps=1000, step="auto", tol=1e-10)
+        same(infer(network, clamp, auto), reference, 1e-7)
         same(infer(network, clamp, GaussNewton(n_steps=200, tol=1e-11)), reference, 1e-7)
 
 
@@ -123,6 +128,7 @@ def test_exact_refuses_what_it_cannot_solve(rng, refused):
     [
         GradientDescent(n_steps=60, step=0.05),
         ErrorOptimisation(n_steps=60, step=0.05),
+        ErrorOptimisation(n_steps=60, step="auto"),
         GaussNewton(n_steps=20),
     ],
 )
@@ -130,6 +136,51 @@ def test_energy_never_rises(rng, method):
     trace = np.array(infer(network_of(rng), ends(rng), method, record=True).trace)
     assert (np.diff(trace) <= 1e-12).all()
     assert trace[-1] < trace[0]
+
+
+@pytest.mark.parametrize("scale", [0.7, 4.0])
+def test_automatic_step_converges_where_a_fixed_one_diverges(rng, scale):
+    network, clamp = network_of(rng, act=nn.Identity), ends(rng)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(scale)
+    curve = curve_of(pose(network, clamp))
+    # Columns of the curvature in errors scaled to precision 1, where the fixed step moves.
+    unit = torch.eye(11).double()
+    model = curve_of(pose(network, {k: v[:1].expand(11, -1) for k, v in clamp.items()}))
+    model = model.quadratic(model.start)
+    root = torch.tensor([0.7] * 6 + [4.0] * 5).double().sqrt()
+    matrix = model.product(unit, model.push(unit)) / root / root[:, None]
+    bound = 2 / float(torch.linalg.eigvalsh(matrix)[-1])
+    lowest = infer(network, clamp, Exact()).energy
+    auto = ErrorOptimisation(n_steps=4000, step="auto", tol=1e-12)
+    settled = infer(network, clamp, auto, record=True)
+    torch.testing.assert_close(settled.energy, lowest, rtol=0, atol=1e-9)
+    rounding = 1e-14 * max(abs(energy) for energy in settled.trace)
+    assert (np.diff(settled.trace) <= rounding).all()
+    below = infer(network, clamp, ErrorOptimisation(n_steps=100, step=0.9 * bound))
+    above = infer(network, clamp, ErrorOptimisation(n_steps=100, step=1.1 * bound))
+    start = curve.energy(curve.start)
+    assert (below.energy < start).all()
+    assert (above.energy > start).all()
+
+
+def test_automatic_step_is_the_lowest_point_on_its_line():
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
+    net[0].weight.data[:], net[1].weight.data[:] = 0.7, 4.0
+    clamp = {"input": torch.ones(1, 1).double(), "output": 3.0 * torch.ones(1, 1).double()}
+    network = predictive_coding(net, energies={"_0": SquaredError(0.6)})
+    settled = infer(network, clamp, ErrorOptimisation(n_steps=1, step="auto"))
+    # One unit: 0.6 (z - 0.7) = 4 (3 - 4 z), at any precision after one step.
+    assert abs(float(settled.states["_0"]) - 12.42 / 16.6) < 1e-12
+
+
+def test_examples_have_their_own_automatic_step(rng):
+    network, clamp = network_of(rng), ends(rng)
+    method = ErrorOptimisation(n_steps=5, step="auto")
+    together = infer(network, clamp, method).states["_1"]
+    alone = infer(network, {k: v[2:3] for k, v in clamp.items()}, method).states["_1"]
+    torch.testing.assert_close(together[2:3], alone, rtol=0, atol=1e-12)
 
 
 def test_error_coordinates_need_far_fewer_steps_when_deep(rng):
@@ -230,6 +281,11 @@ def test_bad_settings_are_refused(rng, refused):
     assert "discount" in refused(GradientDescent, discount=1.5)
     assert "above 0" in refused(GradientDescent, threshold=0.0)
     assert "'adam'" in refused(ErrorOptimisation, optimiser="sgd")
+    assert "'auto'" in refused(ErrorOptimisation, step="automatic")
+    words = refused(ErrorOptimisation, step="auto", momentum=0.5)
+    assert "momentum 0.5" in words
+    assert "give a number" in words
+    assert "optimiser 'adam'" in refused(ErrorOptimisation, step="auto", optimiser="adam")
     assert "damping" in refused(GaussNewton, damping=-1.0)
     words = refused(infer, network, clamp, GradientDescent(step={"_1": 0.1}))
     assert "['_3']" in words

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from pcsim.deep.pc_clamp import pose
+from pcsim.deep.pc_curvature import curve_of
 from pcsim.deep.pc_depth import residual_network
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
 from pcsim.deep.pc_errors import ErrorOptimisation
@@ -199,6 +201,15 @@ def test_incremental_refuses_methods_in_the_errors(rng, refused):
     assert "GradientDescent" in words
 
 
+def test_incremental_steps_do_not_learn_from_what_is_not_finite(rng):
+    network, clamp = convolutional_case(rng, "after_activation")
+    optimiser = torch.optim.SGD(network.parameters(), 0.0)
+    method = GradientDescent(n_steps=500, step=1e9)
+    with pytest.raises(RuntimeError, match=r"at step \d+ of GradientDescent"):
+        incremental_step(network, clamp, method, optimiser)
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
 def test_proximal_step_meets_the_target_in_its_limit(rng):
     net = fill(nn.Sequential(nn.Linear(4, 3, bias=False)), rng)
     network = predictive_coding(net)
@@ -246,6 +257,49 @@ def test_sixty_four_layers_train():
         train_step(network, {"input": x, "output": y}, method, optimiser)
     x, y = batch(1000)
     assert float((network(x).argmax(1) == y.argmax(1)).double().mean()) > 0.9
+
+
+def classes():
+    """Return 128 examples of four classes that a linear teacher separates."""
+    rng = torch.Generator().manual_seed(1)
+    x, teacher = torch.randn(128, 8, generator=rng), torch.randn(8, 4, generator=rng)
+    return x, nn.functional.one_hot((x @ teacher).argmax(1), 4).float()
+
+
+def test_training_bends_the_energy_until_a_fixed_step_overshoots():
+    x, y = classes()
+    clamp = {"input": x, "output": y}
+
+    def train(step):
+        torch.manual_seed(0)
+        layers = [nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 4)]
+        network = predictive_coding(nn.Sequential(*layers))
+        optimiser = torch.optim.Adam(network.parameters(), 0.01)
+        method, shares, rises = ErrorOptimisation(n_steps=4, step=step), [], []
+        for count in range(150):
+            if count % 50 == 49:
+                with torch.no_grad():
+                    shares.append(float((network(x).argmax(1) == y.argmax(1)).float().mean()))
+                start = infer(network, clamp, GradientDescent(n_steps=0)).energy
+                end = infer(network, clamp, method).energy
+                rises.append(float((end > 1.0001 * start).float().mean()))
+            train_step(network, clamp, method, optimiser)
+        curve = curve_of(pose(network, clamp))
+        model = curve.quadratic(curve.start)
+        probe = model.gradient
+        for _ in range(20):
+            probe = model.product(probe, model.push(probe))
+            bend = probe.norm(dim=1)
+            probe = probe / bend[:, None]
+        return shares, rises, float(bend.max())
+
+    _, rises, bend = train(0.5)
+    assert bend > 2 / 0.5
+    assert max(rises) > 0.05
+    shares, rises, bend = train("auto")
+    assert bend > 2 / 0.5
+    assert max(rises) == 0.0
+    assert shares[-1] > 0.9
 
 
 def test_mupc_keeps_the_size_of_activities_at_any_depth():

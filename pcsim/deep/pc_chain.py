@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -17,9 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsim.deep.pc_clamp import Problem
-from pcsim.deep.pc_descent import GradientDescent
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
-from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_functions import CODES, SMOOTH, apply_to, kind_of, times_slope
 from pcsim.deep.pc_network import Node, PCNetwork
 
@@ -151,7 +150,9 @@ def parts_of(node: Node) -> list[nn.Module | str | None]:
 
 def is_supervised(problem: Problem, chain: Chain) -> bool:
     """Return whether the two ends are held and nothing else, and the start has its own order."""
-    return set(problem.held) == {chain.names[0], chain.names[-1]} and not problem.masked
+    ends = {chain.names[0], chain.names[-1]}
+    flat = all(value.ndim == 2 for value in problem.held.values())
+    return set(problem.held) == ends and flat and not problem.masked
 
 
 @final
@@ -174,6 +175,8 @@ class FusedLoop:
         self.velocity = [like.new_empty(shape) for shape in shapes]
         self.at_rest = False
         """Whether every hidden node is where it is predicted."""
+        self.knows_sums = True
+        """Whether the first prediction was computed here, and with it the sums that enter it."""
         self.shared = {n: (like.new_empty(self.batch, n), like.new_empty(self.batch, n))
                        for n in set(chain.sizes[1:-1])}  # fmt: skip
 
@@ -198,6 +201,7 @@ class FusedLoop:
                 self.states[level] = problem.start[name]
         apply_to(self.chain.links[0].before, self.states[0], self.rates[0])
         self.predicted[1].copy_(problem.constant[names[1]])
+        self.knows_sums = False
 
     def predict(self, level: int) -> None:
         """Refresh the prediction of the node above `level`."""
@@ -241,13 +245,6 @@ class FusedLoop:
         signal = self.through_after(level, signal, spare)
         torch.mm(signal, link.layer.weight, out=pulled)
         return self.through_before(level, pulled, pulled)
-
-    def run(self, method: GradientDescent | ErrorOptimisation, steps: list[float]) -> None:
-        """Take the plain steps of a method; `steps` has one number for each hidden node."""
-        if isinstance(method, GradientDescent):
-            self.descend(method.n_steps, steps, method.momentum)
-        else:
-            self.optimise_errors(method.n_steps, steps)
 
     @torch.no_grad()
     def descend(self, n_steps: int, steps: list[float], momentum: float = 0.0) -> None:
@@ -334,12 +331,19 @@ class FusedLoop:
             self.predict(level)
 
     @torch.no_grad()
+    def place(self, states: Sequence[Tensor]) -> None:
+        """Put all nodes at these states, and predictions and errors with them."""
+        self.at_rest = False
+        self.states = list(states)
+        self.predict(0)
+        self.refresh()
+
+    @torch.no_grad()
     def refresh(self) -> None:
         """Bring predictions and weighted errors up to the present states."""
-        for level in range(len(self.chain.links)):
-            if level:
-                self.predict(level)
-            self.correct(level + 1)
+        for level in range(1, len(self.chain.links)):
+            self.predict(level)
+        self.correct_all()
 
     def energy(self, errors: list[Tensor]) -> Tensor:
         """Return the energy of every example, (batch,), from hidden errors and the prediction."""
@@ -356,15 +360,36 @@ class FusedLoop:
                 total -= 0.5 * error.shape[1] * math.log(precision)
         return total
 
+    def correct_all(self) -> None:
+        """Bring weighted errors up to the present states and predictions."""
+        for level in range(1, len(self.states)):
+            self.correct(level)
+
+    def signals(self) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
+        """Yield each layer, what its sums are told by fresh errors, and its presynaptic rate."""
+        if not self.knows_sums and self.chain.links[0].after in SMOOTH:
+            self.predict(0)
+            self.knows_sums = True
+        for level, link in enumerate(self.chain.links):
+            delta = self.through_after(level, self.errors[level + 1], self.spare[level + 1])
+            rates = self.states if link.before == "identity" else self.rates
+            yield link.layer, delta, rates[level]
+
+    @torch.no_grad()
+    def gradients(self) -> list[Tensor]:
+        """Return minus weighted error times presynaptic rate, averaged, by `chain.parameters`."""
+        found, share = [], -1.0 / self.batch
+        for layer, delta, rate in self.signals():
+            found.append(torch.addmm(layer.weight, delta.T, rate, beta=0, alpha=share))
+            if layer.bias is not None:
+                found.append(delta.sum(0).mul_(share))
+        return found
+
     @torch.no_grad()
     def learn(self, learning_rate: float) -> None:
         """Move weights by weighted error times presynaptic rate, averaged over the batch."""
-        self.refresh()
         scale = learning_rate / self.batch
-        for level, link in enumerate(self.chain.links):
-            delta = self.through_after(level, self.errors[level + 1], self.spare[level + 1])
-            rate = self.states[level] if link.before == "identity" else self.rates[level]
-            weight, bias = link.layer.weight, link.layer.bias
-            weight.addmm_(delta.T, rate, alpha=scale)
-            if bias is not None:
-                bias.add_(delta.sum(0), alpha=scale)
+        for layer, delta, rate in self.signals():
+            layer.weight.addmm_(delta.T, rate, alpha=scale)
+            if layer.bias is not None:
+                layer.bias.add_(delta.sum(0), alpha=scale)

@@ -42,13 +42,13 @@ class ColumnBuffers:
         same = known.shape == x.shape and known.dtype == x.dtype
         return same and pointers_of(chain) == self.pointers
 
-    def run(self, x: Tensor, y: Tensor, settings: tuple[int, int, bool, bool, float]) -> None:
-        """Run on the tensors where they lie; see `pc_kernel.run`."""
+    def run(self, x: Tensor, y: Tensor, settings: tuple[int, int, bool, bool, float]) -> bool:
+        """Run on the tensors where they lie (see `pc_kernel.run`); return whether it settled."""
         from pcsim.deep.pc_kernel import run_at
 
         x, y = x.contiguous(), y.contiguous()
         self.addresses[0], self.addresses[1] = x.data_ptr(), y.data_ptr()
-        fine = run_at(
+        code = run_at(
             self.addresses,
             self.states,
             self.weights,
@@ -58,10 +58,11 @@ class ColumnBuffers:
             self.layout,
             settings,
         )
-        if not fine:
+        if code == 1:
             found = "x or y with NaN or infinite entries"
             advice = "Remove or replace them."
             raise ValueError(refusal("PlainTrainer", found, "finite numbers", advice))
+        return code == 0
 
 
 def pointers_of(chain: Chain) -> tuple[int, ...]:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of, is_supervised
 from pcsim.deep.pc_clamp import Problem
-from pcsim.deep.pc_errors import coordinates, unfold, unfolded_energy
 from pcsim.deep.pc_network import States
+from pcsim.deep.pc_unfold import coordinates, unfold, unfolded_energy
 
 __all__ = ["ChainCurve", "Curve", "GeneralCurve", "Quadratic", "curve_of"]
 

@@ -193,7 +193,7 @@ def largest(moves: States) -> float:
 
 
 def steps_of(
-    where: str, step: float | Mapping[str, float], free: tuple[str, ...]
+    where: str, step: float | str | Mapping[str, float], free: tuple[str, ...]
 ) -> dict[str, float]:
     """Return the step of each free node."""
     if not isinstance(step, Mapping):

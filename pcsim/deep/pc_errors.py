@@ -10,57 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pcsim.deep.pc_clamp import Problem
+from pcsim.deep.pc_curvature import Curve, curve_of
 from pcsim.deep.pc_descent import Visit, adam_move, check_descent, largest, steps_of
-from pcsim.deep.pc_energy import SquaredError
 from pcsim.deep.pc_network import States
+from pcsim.deep.pc_unfold import coordinates, own_precision, unfold, unfolded_energy
 from pcsim.messages import check_choice, check_number, refusal
 
-__all__ = ["ErrorOptimisation", "coordinates", "unfold"]
+__all__ = ["ErrorOptimisation"]
 
-
-def coordinates(problem: Problem, states: Mapping[str, Tensor]) -> States:
-    """Return the errors of the free nodes; of free inputs, which nothing predicts, the activity."""
-    nodes = problem.network.nodes
-    with torch.no_grad():
-        return {
-            name: states[name] - problem.predict(name, states) if name in nodes else states[name]
-            for name in problem.free
-        }
-
-
-def unfold(problem: Problem, errors: Mapping[str, Tensor]) -> tuple[States, States]:
-    """Return the activities that have these errors, and the predictions, of nodes with energy."""
-    states: States = dict(problem.held)
-    for name in problem.network.inputs:
-        if name in errors:
-            states[name] = problem.hold(name, errors[name])
-    predictions: States = {}
-    for name in problem.active:
-        predictions[name] = problem.predict(name, states)
-        if name in errors:
-            states[name] = problem.hold(name, predictions[name] + errors[name])
-    return states, predictions
-
-
-def unfolded_energy(
-    problem: Problem, errors: Mapping[str, Tensor], states: States, predictions: States
-) -> Tensor:
-    """Return the energy of every example, (batch,); of free nodes straight from their errors."""
-    first = next(iter(states.values()))
-    total = first.new_zeros(len(first))
-    for name in problem.active:
-        energy = problem.network.nodes[name].energy
-        if name in errors and name not in problem.masked:
-            total = total + energy(errors[name], errors[name].new_zeros(()))
-        else:
-            total = total + energy(states[name], predictions[name])
-    return total
+ENOUGH = 1e-4
+"""Share of the gain that the slope promises which a step must bring (Armijo's condition)."""
+HALVINGS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +37,19 @@ class ErrorOptimisation:
         {\partial\varepsilon}
 
     Wherever a node is held, its energy is of its prediction as before. One step costs about a
-    forward and a backward pass; the number of steps hardly grows with depth. A step must stay below
-    2 / (1 + how much the output bends the energy), which shrinks as weights grow: where training
-    turns erratic, lower it, or take `GaussNewton`, which finds it by itself.
+    forward and a backward pass; the number of steps hardly grows with depth.
+
+    A fixed step must stay below 2 over the curvature :math:`1 + \|\Pi^{-1}J^\top HJ\|` (see
+    `pc_curvature`). Learning at equilibrium makes weights grow, because errors that are spread over
+    more directions cost less, and with them the curvature: training that begins well ends in
+    overshoot. ``step="auto"`` measures the curvature :math:`c` of every example along its slope,
+    takes :math:`1/c`, which is the lowest point on that line where the network is linear, and
+    halves it until the energy of the example falls (Armijo 1966): it never rises, at any weights.
 
     References
     ----------
-    Goemaere, Oliviers, Bogacz, Demeester (2026), https://arxiv.org/abs/2505.20137
+    Goemaere, Oliviers, Bogacz, Demeester (2026), https://arxiv.org/abs/2505.20137;
+    Armijo (1966), https://doi.org/10.2140/pjm.1966.16.1
 
     Examples
     --------
@@ -86,7 +58,8 @@ class ErrorOptimisation:
     """
 
     n_steps: int = 10
-    step: float | Mapping[str, float] = 0.3
+    step: float | Mapping[str, float] | Literal["auto"] = 0.3
+    """One number, one for each free node, or ``"auto"``: by the curvature, for each example."""
     optimiser: str = "gradient"
     """``"gradient"`` or ``"adam"``."""
     momentum: float = 0.0
@@ -95,16 +68,29 @@ class ErrorOptimisation:
     """Stop once no error moves by more than this in a step."""
 
     def __post_init__(self) -> None:
-        check_descent("ErrorOptimisation", self.n_steps, self.step, None, self.tol)
+        step = 0.0 if self.step == "auto" else self.step
+        if isinstance(step, str):
+            check_choice("ErrorOptimisation", "step", step, ("auto",))
+        check_descent("ErrorOptimisation", self.n_steps, step, None, self.tol)
         check_choice("ErrorOptimisation", "optimiser", self.optimiser, ("gradient", "adam"))
         check_number("ErrorOptimisation", "momentum", self.momentum, low=0.0, high=1.0)
         check_number("ErrorOptimisation", "discount", self.discount, low=0.0, high=1.0)
+        if self.step == "auto" and (self.optimiser != "gradient" or self.has_memory):
+            found = f"step 'auto' with optimiser {self.optimiser!r}, momentum {self.momentum} "
+            found += f"and discount {self.discount}"
+            advice = "Leave these at their defaults, or give a number as step."
+            raise ValueError(refusal("ErrorOptimisation", found, "plain steps", advice))
 
     @property
     def is_plain(self) -> bool:
         """Whether this is a fixed number of plain steps."""
-        extras = (self.momentum, 1.0 - self.discount)
-        return self.optimiser == "gradient" and not any(extras) and self.tol is None
+        fixed = self.step != "auto" and self.tol is None
+        return fixed and self.optimiser == "gradient" and not self.has_memory
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether a step depends on those before it."""
+        return self.momentum != 0.0 or self.discount != 1.0
 
     def visits(self, problem: Problem, *, learning: bool = False) -> Iterator[Visit]:
         """Yield the start and every step."""
@@ -112,6 +98,9 @@ class ErrorOptimisation:
             advice = "Use GradientDescent or AdamDescent."
             found = "weights that change between steps of errors"
             raise ValueError(refusal("ErrorOptimisation", found, "fixed weights", advice))
+        if self.step == "auto":
+            yield from self.along_lines(problem)
+            return
         steps = steps_of("ErrorOptimisation", self.step, problem.free)
         errors = coordinates(problem, problem.start)
         means: States = {}
@@ -137,6 +126,57 @@ class ErrorOptimisation:
             energy = float(unfolded_energy(problem, errors, states, predictions).sum())
         yield Visit(states, energy)
 
+    def along_lines(self, problem: Problem) -> Iterator[Visit]:
+        """Yield the start and every step of the automatic size."""
+        if not problem.free:
+            yield Visit(problem.start, float(problem.energy(problem.start).detach().sum()))
+            return
+        curve = curve_of(problem)
+        variance = own_variance(problem)
+        errors = curve.start
+        energies = curve.energy(errors)
+        yield Visit(problem.start, float(energies.sum()), energies)
+        for _ in range(self.n_steps):
+            before = errors
+            errors, energies = line_step(curve, errors, energies, variance)
+            yield Visit(curve.states(errors), float(energies.sum()), energies)
+            if self.tol is not None and float((errors - before).abs().max()) <= self.tol:
+                return
+
+
+def line_step(
+    curve: Curve, errors: Tensor, energies: Tensor, variance: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Return errors and energies one step further down; no example's energy rises."""
+    model = curve.quadratic(errors)
+    direction = model.gradient * -variance
+    promised = -(model.gradient * direction).sum(1)
+    bend = model.curvature(direction, model.push(direction))
+    length = promised / torch.clamp(bend, min=torch.finfo(bend.dtype).tiny)
+    for _ in range(HALVINGS):
+        moved = torch.addcmul(errors, length[:, None], direction)
+        found = curve.energy(moved)
+        # Where energies are equal to rounding, a step is as good as its model says.
+        level = (found - energies).abs() <= 8 * torch.finfo(found.dtype).eps * energies.abs()
+        enough = (found <= energies - ENOUGH * length * promised) | level
+        if bool(enough.all()):
+            return moved, found
+        length = torch.where(enough, length, 0.5 * length)
+    kept = torch.where(enough[:, None], moved, errors)
+    return kept, torch.where(enough, found, energies)
+
+
+def own_variance(problem: Problem) -> Tensor | float:
+    """Return the inverse precision of every error of one example, side by side; 1 if all are."""
+    precisions = [own_precision(problem, name) for name in problem.free]
+    if all(not isinstance(precision, Tensor) for precision in precisions):
+        return 1.0
+    parts = []
+    for name, precision in zip(problem.free, precisions, strict=True):
+        one = torch.ones_like(problem.start[name][:1])
+        parts.append((one / precision).flatten(1))
+    return torch.cat(parts, dim=1)
+
 
 def error_slope(problem: Problem, errors: States) -> tuple[States, float, States]:
     """Return activities, energy of the batch, and its slope by the errors over their precision."""
@@ -153,11 +193,3 @@ def error_slope(problem: Problem, errors: States) -> tuple[States, float, States
     }
     states = {name: state.detach() for name, state in states.items()}
     return states, float(energy.detach()), slopes
-
-
-def own_precision(problem: Problem, name: str) -> Tensor | float:
-    """Return the precision of a free node's error; 1 for inputs, which have none."""
-    if name not in problem.network.nodes:
-        return 1.0
-    energy = cast(SquaredError, problem.network.nodes[name].energy)
-    return 1.0 if energy.plain else energy.precision.detach()

@@ -18,8 +18,8 @@ from pcsim.deep.pc_clamp import check_together, check_values
 from pcsim.deep.pc_column import ColumnBuffers, column_buffers
 from pcsim.deep.pc_descent import GradientDescent, steps_of
 from pcsim.deep.pc_errors import ErrorOptimisation
-from pcsim.deep.pc_inference import infer
-from pcsim.deep.pc_learning import energy_gradients, trainable
+from pcsim.deep.pc_gradients import energy_gradients, trainable
+from pcsim.deep.pc_inference import check_finite, diverged, infer, take_steps
 from pcsim.deep.pc_network import PCNetwork, States
 from pcsim.messages import check_choice, check_number, refusal
 
@@ -69,7 +69,8 @@ class PlainTrainer:
 
     Every call holds the input and the output, starts at the feedforward pass, settles by `method`
     and moves weights and biases by `learning_rate` times weighted error times presynaptic rate,
-    averaged over the batch.
+    averaged over the batch. Activities that are not finite end in a RuntimeError and leave the
+    weights as they were.
 
     Parameters
     ----------
@@ -168,7 +169,9 @@ class PlainTrainer:
             loop = self._loop = FusedLoop(chain, x)
         with torch.no_grad():
             loop.begin(x, y)
-            loop.run(self.method, self.steps)
+            take_steps(loop, self.method, self.steps)
+            loop.refresh()
+            check_finite(loop, self.method)
             loop.learn(self.learning_rate)
         self.states = dict(zip(chain.names, loop.states, strict=True))
 
@@ -178,5 +181,6 @@ class PlainTrainer:
             column = self._column = column_buffers(chain, x, self.steps)
         in_errors = isinstance(self.method, ErrorOptimisation)
         settings = (int(in_errors), self.method.n_steps, chain.softmax, True, self.learning_rate)
-        column.run(x, y, settings)
+        if not column.run(x, y, settings):
+            raise diverged(self.method, self.method.n_steps)
         self.states = column.by_name

@@ -14,8 +14,9 @@ from torch.optim import Optimizer
 
 from pcsim.deep.pc_chain import chain_of
 from pcsim.deep.pc_clamp import Clamp
+from pcsim.deep.pc_gradients import trainable
 from pcsim.deep.pc_inference import Inference, Settled, infer
-from pcsim.deep.pc_learning import apply, learn, trainable
+from pcsim.deep.pc_learning import apply, learn
 from pcsim.deep.pc_network import Node, PCNetwork, States
 from pcsim.messages import check_choice, refusal
 

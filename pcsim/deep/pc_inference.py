@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -94,12 +95,10 @@ def infer(
     """
     problem = pose(network, clamp, initial)
     method = method or GradientDescent()
-    if not record and isinstance(method, GradientDescent | ErrorOptimisation) and method.is_plain:
-        found = settle_fused(problem, method)
-        if found is not None:
-            states, energy = found
-            return conclude(problem, states, method.n_steps, method, energy=energy)
-    return settle(problem, method, record=record)
+    loop = None if record else settle_fused(problem, method)
+    if loop is None:
+        return settle(problem, method, record=record)
+    return conclude_fused(problem, loop, method)
 
 
 def settle(problem: Problem, method: Inference, *, record: bool) -> Settled:
@@ -110,14 +109,16 @@ def settle(problem: Problem, method: Inference, *, record: bool) -> Settled:
     for visit in method.visits(problem):
         trace.append(visit.energy)
         states, energy = visit.states, visit.energies
+        if not math.isfinite(visit.energy):
+            raise diverged(method, len(trace) - 1)
     kept = tuple(trace) if record else ()
     return conclude(problem, states, len(trace) - 1, method, kept, energy=energy)
 
 
-def settle_fused(
-    problem: Problem, method: GradientDescent | ErrorOptimisation
-) -> tuple[States, Tensor] | None:
-    """Return where plain steps on a chain end and the energy there, or None if it is no chain."""
+def settle_fused(problem: Problem, method: Inference) -> FusedLoop | None:
+    """Return where plain steps on a chain end, errors with it, or None if these are not that."""
+    if not isinstance(method, GradientDescent | ErrorOptimisation) or not method.is_plain:
+        return None
     chain = chain_of(problem.network)
     if chain is None or not is_supervised(problem, chain):
         return None
@@ -125,11 +126,29 @@ def settle_fused(
     steps = list(steps_of(type(method).__name__, method.step, problem.free).values())
     with torch.no_grad():
         loop.start(problem)
-        loop.run(method, steps)
-        if isinstance(method, GradientDescent):
-            loop.refresh()
+        take_steps(loop, method, steps)
+        loop.refresh()
+    return loop
+
+
+def conclude_fused(problem: Problem, loop: FusedLoop, method: Inference) -> Settled:
+    """Return where a loop has settled."""
+    with torch.no_grad():
         errors = [state - out for state, out in zip(loop.states, loop.predicted, strict=True)]
-        return dict(zip(chain.names, loop.states, strict=True)), loop.energy(errors)
+        energy = loop.energy(errors)
+    states = dict(zip(loop.chain.names, loop.states, strict=True))
+    n_steps = cast(GradientDescent, method).n_steps
+    return conclude(problem, states, n_steps, method, energy=energy)
+
+
+def take_steps(
+    loop: FusedLoop, method: GradientDescent | ErrorOptimisation, steps: list[float]
+) -> None:
+    """Take the plain steps of a method; `steps` has one number for each hidden node."""
+    if isinstance(method, GradientDescent):
+        loop.descend(method.n_steps, steps, method.momentum)
+    else:
+        loop.optimise_errors(method.n_steps, steps)
 
 
 def conclude(
@@ -147,7 +166,21 @@ def conclude(
         with torch.no_grad():
             energy = problem.energy(everything)
     if not torch.isfinite(energy).all():
-        found = f"an energy that is not finite after {n_steps} steps of {type(method).__name__}"
-        advice = "Lower the step, or use GaussNewton."
-        raise RuntimeError(refusal("infer", found, "inference that settles", advice))
+        raise diverged(method, n_steps)
     return Settled(everything, energy, n_steps, trace)
+
+
+def check_finite(loop: FusedLoop, method: GradientDescent | ErrorOptimisation) -> None:
+    """Refuse fresh errors that are not finite, before weights learn from them."""
+    total = sum(float(error.sum()) for error in loop.errors[1:])
+    if not math.isfinite(total):
+        raise diverged(method, method.n_steps)
+
+
+def diverged(method: object, count: int) -> RuntimeError:
+    """Return the error for activities that have left the numbers by this step."""
+    name, step = type(method).__name__, getattr(method, "step", None)
+    size = "" if step is None else f" of size {step}"
+    found = f"an energy that is not finite at step {count} of {name}, steps{size}"
+    advice = "Lower the step, or use GaussNewton or ErrorOptimisation(step='auto')."
+    return RuntimeError(refusal("infer", found, "inference that settles", advice))

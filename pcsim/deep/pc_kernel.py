@@ -334,10 +334,8 @@ def run(
             )
     scale = learning_rate / len(states)
     if learning_rate != 0.0:
-        for i in range(len(weights)):
-            weights[i] += scale * changes[i]
-        for i in range(len(biases)):
-            biases[i] += scale * shifts[i]
+        weights += scale * changes
+        biases += scale * shifts
 
 
 @compiled
@@ -369,10 +367,10 @@ def run_at(
     steps: Array,
     layout: Array,
     settings: tuple[int, int, bool, bool, float],
-) -> bool:
+) -> int:
     """Run on tensors where they lie: input, output, then weight and bias (or 0) of each link.
 
-    Return whether input and output are finite; if not, nothing is changed.
+    Return 0, or, with nothing changed, 1 if the ends and 2 if what settled are not finite.
     """
     top, size = len(layout) - 1, states.itemsize
     n_in, n_out, last = layout[0, 0], layout[top, 0], layout[top, 1]
@@ -381,7 +379,7 @@ def run_at(
         fine = take(addresses[0] + k * n_in * size, states[k, :n_in]) and fine
         fine = take(addresses[1] + k * n_out * size, states[k, last : last + n_out]) and fine
     if not fine:
-        return False
+        return 1
     # Layers without a bias have a place for one too, which must not gather anything.
     biases[:] = 0.0
     for level in range(top):
@@ -391,10 +389,12 @@ def run_at(
         if addresses[3 + 2 * level]:
             take(addresses[3 + 2 * level], biases[above : above + n])
     run(states, weights, biases, precisions, steps, layout, settings)
+    if not np.isfinite(states.sum()):
+        return 2
     for level in range(top):
         start, above = layout[level, 2], layout[level + 1, 1] - n_in
         n = layout[level + 1, 0]
         give(addresses[2 + 2 * level], weights[start : start + layout[level, 0] * n])
         if addresses[3 + 2 * level]:
             give(addresses[3 + 2 * level], biases[above : above + n])
-    return True
+    return 0

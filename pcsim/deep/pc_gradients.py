@@ -1,0 +1,203 @@
+"""What every parameter of a predictive-coding network should learn at given activities.
+
+Three ways to one answer: automatic differentiation, local rules layer by layer, and the same local
+rules in the buffers of a chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
+
+from pcsim.deep.pc_chain import FusedLoop, chain_of
+from pcsim.deep.pc_network import Node, PCNetwork, States
+
+__all__ = [
+    "Gradients",
+    "chain_gradients",
+    "energy_gradients",
+    "has_rule",
+    "layers_of",
+    "local_gradients",
+    "loop_gradients",
+    "trainable",
+]
+
+Gradients = dict[str, Tensor]
+
+
+def energy_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradients:
+    """Return the derivative of the energy, averaged over the batch, by every parameter.
+
+    Parameters
+    ----------
+    states
+        Every node, as `infer` returns them; they are taken as given.
+
+    Returns
+    -------
+    gradients
+        Name of a parameter, as in `named_parameters` -> its derivative.
+    """
+    parameters = trainable(network)
+    held = {name: state.detach() for name, state in states.items()}
+    with torch.enable_grad():
+        energy = network.energy(held).mean()
+        found = torch.autograd.grad(energy, list(parameters.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(parameter) if gradient is None else gradient
+        for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
+    }
+
+
+def local_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradients:
+    r"""Return the same derivatives by local rules: weighted error times presynaptic rate.
+
+    .. math:: \frac{\partial F}{\partial W} = -\left\langle \delta\, r^\top \right\rangle, \qquad
+        \delta = \left(\frac{\partial p}{\partial a}\right)^{\!\top} \xi
+
+    Here :math:`r` is what enters a layer, :math:`a` what leaves it and :math:`\xi` the weighted
+    error of the node that it predicts: nothing from another node enters. Layers other than linear
+    ones and convolutions get the derivative of their own node's prediction, and a learned
+    precision :math:`\tfrac12\langle\Pi\varepsilon^2 - 1\rangle` by its logarithm.
+    """
+    names = {id(parameter): name for name, parameter in trainable(network).items()}
+    found: Gradients = {
+        name: torch.zeros_like(parameter) for name, parameter in trainable(network).items()
+    }
+    held = {name: state.detach() for name, state in states.items()}
+    for name, node in network.nodes.items():
+        for parameter, gradient in node_rules(network, node, held):
+            if id(parameter) in names:
+                found[names[id(parameter)]] += gradient
+        log_precision = getattr(node.energy, "log_precision", None)
+        if log_precision is not None and id(log_precision) in names:
+            error = held[name] - network.predict(name, held).detach()
+            terms = 0.5 * (log_precision.detach().exp() * error.square() - 1) / len(error)
+            found[names[id(log_precision)]] += terms.sum_to_size(log_precision.shape)
+    return found
+
+
+def node_rules(network: PCNetwork, node: Node, states: States) -> Iterable[tuple[Tensor, Tensor]]:
+    """Yield the parameters of one node's prediction and their derivatives."""
+    rates: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+    def listen(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        rates.append((layer, inputs[0].detach(), output))
+
+    layers = [layer for layer in layers_of(network, node) if has_rule(layer)]
+    hooks = [layer.register_forward_hook(listen) for layer in dict.fromkeys(layers)]
+    try:
+        with torch.enable_grad():
+            prediction = network.predict(node.name, states)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not prediction.requires_grad:
+        return
+    n = len(states[node.name])
+    weighted = node.energy.weighted_error(states[node.name], prediction.detach()) / n
+    weighted = weighted.sum_to_size(prediction.shape)
+    ruled = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
+    others = [p for p in parameters_of(network, node) if p.requires_grad and id(p) not in ruled]
+    heard = [output for _, _, output in rates if output.requires_grad]
+    pulled = torch.autograd.grad(prediction, [*heard, *others], weighted, allow_unused=True)
+    for parameter, gradient in zip(others, pulled[len(heard) :], strict=True):
+        if gradient is not None:
+            yield parameter, -gradient
+    kept = [rate for rate in rates if rate[2].requires_grad]
+    for (layer, rate, _), delta in zip(kept, pulled[: len(heard)], strict=True):
+        if delta is not None:
+            yield from layer_rule(layer, rate, delta)
+
+
+def has_rule(layer: nn.Module) -> bool:
+    """Return whether the layer's rule is written out below."""
+    return isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and (
+        getattr(layer, "padding_mode", "zeros") == "zeros"
+    )
+
+
+def layer_rule(layer: nn.Module, rate: Tensor, delta: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    """Yield weight and bias with minus (postsynaptic signal times presynaptic rate)."""
+    if isinstance(layer, nn.Linear):
+        yield layer.weight, -delta.flatten(0, -2).T @ rate.flatten(0, -2)
+        if layer.bias is not None:
+            yield layer.bias, -delta.flatten(0, -2).sum(0)
+        return
+    convolution = cast(nn.Conv2d, layer)
+    by_rank: dict[int, Callable[..., Tensor]] = {
+        3: conv1d_weight,
+        4: conv2d_weight,
+        5: conv3d_weight,
+    }
+    weight = convolution.weight
+    padding = convolution.padding
+    if padding == "same" or padding == "valid":
+        pad = [
+            d * (k - 1) for d, k in zip(convolution.dilation, convolution.kernel_size, strict=True)
+        ]
+        padding = tuple(p // 2 if convolution.padding == "same" else 0 for p in pad)
+    yield (
+        weight,
+        -by_rank[weight.ndim](
+            rate,
+            tuple(weight.shape),
+            delta,
+            stride=convolution.stride,
+            padding=padding,
+            dilation=convolution.dilation,
+            groups=convolution.groups,
+        ),
+    )
+    if convolution.bias is not None:
+        yield convolution.bias, -delta.transpose(0, 1).flatten(1).sum(1)
+
+
+def layers_of(network: PCNetwork, node: Node) -> list[nn.Module]:
+    """Return the layers without parts that a node's prediction runs through."""
+    if isinstance(node.predict, nn.Module):
+        return [m for m in node.predict.modules() if not any(True for _ in m.children())]
+    listed: Callable[[], list[nn.Module]] | None = getattr(node.predict, "layers", None)
+    parts = listed() if listed is not None else []
+    return [m for part in parts for m in part.modules() if not any(True for _ in m.children())]
+
+
+def parameters_of(network: PCNetwork, node: Node) -> list[Tensor]:
+    """Return the parameters that a node's prediction may depend on."""
+    if isinstance(node.predict, nn.Module):
+        return list(node.predict.parameters())
+    return [] if network.body is None else list(network.body.parameters())
+
+
+def trainable(network: PCNetwork) -> dict[str, Tensor]:
+    """Return the parameters that ask for gradients, by name."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+def chain_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradients | None:
+    """Return the local rules of a chain without building a graph, or None if it is no chain."""
+    chain = chain_of(network)
+    if chain is None or any(states[name].ndim != 2 for name in chain.names):
+        return None
+    loop = FusedLoop(chain, states[chain.names[0]])
+    loop.place([states[name].detach() for name in chain.names])
+    return loop_gradients(network, loop)
+
+
+def loop_gradients(network: PCNetwork, loop: FusedLoop) -> Gradients | None:
+    """Return the gradients at fresh errors of a loop; None if weights are made of parameters."""
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    if any(id(parameter) not in names for parameter in loop.chain.parameters):
+        return None
+    wanted = trainable(network)
+    found: Gradients = {}
+    for parameter, gradient in zip(loop.chain.parameters, loop.gradients(), strict=True):
+        name = names[id(parameter)]
+        if name in wanted:
+            found[name] = found[name] + gradient if name in found else gradient
+    return {k: found[k] if k in found else torch.zeros_like(p) for k, p in wanted.items()}

@@ -40,9 +40,8 @@ class ErrorOptimisation:
     forward and a backward pass; the number of steps hardly grows with depth.
 
     A fixed step must stay below 2 over the curvature :math:`1 + \|\Pi^{-1}J^\top HJ\|` (see
-    `pc_curvature`). Learning at equilibrium makes weights grow, because errors that are spread over
-    more directions cost less, and with them the curvature: training that begins well ends in
-    overshoot. ``step="auto"`` measures the curvature :math:`c` of every example along its slope,
+    `pc_curvature`). On MNIST weights, and with them the curvature, grow in training until they reach
+    that bound, and training that began well collapses. ``step="auto"`` measures the curvature :math:`c` of every example along its slope,
     takes :math:`1/c`, which is the lowest point on that line where the network is linear, and
     halves it until the energy of the example falls (Armijo 1966): it never rises, at any weights.
 

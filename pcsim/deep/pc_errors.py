@@ -40,9 +40,10 @@ class ErrorOptimisation:
     forward and a backward pass; the number of steps hardly grows with depth.
 
     A fixed step must stay below 2 over the curvature :math:`1 + \|\Pi^{-1}J^\top HJ\|` (see
-    `pc_curvature`). On MNIST weights, and with them the curvature, grow in training until they reach
-    that bound, and training that began well collapses. ``step="auto"`` measures the curvature :math:`c` of every example along its slope,
-    takes :math:`1/c`, which is the lowest point on that line where the network is linear, and
+    `pc_curvature`). On MNIST weights, and with them the curvature, grow in training until they
+    reach that bound, and training that began well collapses. ``step="auto"`` measures the
+    curvature :math:`c` of every example along its slope, takes :math:`1/c`, which is the lowest
+    point on that line where the network is linear, and
     halves it until the energy of the example falls (Armijo 1966): it never rises, at any weights.
 
     References

@@ -14,7 +14,11 @@ from pcsim.measures.autoregression import (
     parametric_granger,
 )
 from pcsim.measures.contrast import fit_naka_rushton, naka_rushton, naka_rushton_jacobian
-from pcsim.measures.correlations import noise_correlation, signal_correlation
+from pcsim.measures.correlations import (
+    noise_correlation,
+    noise_correlation_matrix,
+    signal_correlation,
+)
 from pcsim.measures.encoding import (
     Encoding,
     contiguous_folds,
@@ -142,6 +146,7 @@ __all__ = [
     "noise_ceiling",
     "noise_corrected_variance",
     "noise_correlation",
+    "noise_correlation_matrix",
     "noise_precision",
     "optimal_value",
     "orientation_selectivity",

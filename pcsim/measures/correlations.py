@@ -9,14 +9,16 @@ about noise and are left out.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from pcsim.measures.rates import condition_mean, mean_rate, trial_labels
-from pcsim.messages import refusal
+from pcsim.messages import check_array, refusal
 
-__all__ = ["noise_correlation", "signal_correlation"]
+__all__ = ["noise_correlation", "noise_correlation_matrix", "signal_correlation"]
 
 Floats = NDArray[np.float64]
 
@@ -60,30 +62,65 @@ def noise_correlation(
     """
     where = "noise_correlation"
     rate = mean_rate(responses, window=window, rectify=rectify).transpose("trial", "unit")
-    labels = trial_labels(rate, "condition", where)
+    matrix = noise_correlation_matrix(rate.values, trial_labels(rate, "condition", where))
+    return _labelled(matrix, rate, where)
+
+
+def noise_correlation_matrix(rate: Any, condition: Any) -> Floats:
+    """Return noise correlations of arrays, which may lack units in some trials.
+
+    Parameters
+    ----------
+    rate : (n_trials, n_units)
+        NaN where a unit was not recorded.
+    condition : (n_trials,)
+        Equal entries are repeats.
+
+    Returns
+    -------
+    correlation : (n_units, n_units)
+        As in `noise_correlation`; a pair counts the trials that have both units.
+
+    Examples
+    --------
+    >>> rate = [[1.0, 5.0], [3.0, 9.0], [2.0, np.nan]]
+    >>> noise_correlation_matrix(rate, [0, 0, 0])[0, 1].round(12).item()
+    1.0
+    """
+    where = "noise_correlation_matrix"
+    rate = check_array(where, "rate", rate, shape=("n_trials", "n_units"), finite=False)
+    labels = np.asarray(condition)
+    if labels.shape != rate.shape[:1]:
+        found = f"condition of shape {labels.shape}"
+        raise ValueError(refusal(where, found, f"one for each of {len(rate)} trials"))
+    if np.isinf(rate).any():
+        raise ValueError(refusal(where, "infinite rates", "finite ones, or NaN where none was"))
     _, group, count = np.unique(labels, return_inverse=True, return_counts=True)
-    if count.max() < 2:
+    if count.max(initial=0) < 2:
         found, advice = f"{count.size} conditions with one trial each", "Repeat the stimuli."
         raise ValueError(refusal(where, found, "at least 2 trials of a condition", advice))
-    z, varies = _standardized(rate.values, group, count)
-    return _labelled(_pairwise(z, varies), rate, where)
+    z, varies = _standardized(rate.astype(np.float64), group, count.size)
+    return _pairwise(z, varies)
 
 
-def _standardized(
-    rate: Floats, group: NDArray[np.int64], count: NDArray[np.int64]
-) -> tuple[Floats, Floats]:
+def _standardized(rate: Floats, group: NDArray[np.int64], n_groups: int) -> tuple[Floats, Floats]:
     """Return deviations in standard deviations, and 1.0 where the unit varies in the condition."""
-    sums = np.zeros((count.size, rate.shape[1]))
-    np.add.at(sums, group, rate)
-    deviation = rate - (sums / count[:, None])[group]
-    squares = np.zeros_like(sums)
-    np.add.at(squares, group, deviation**2)
-    largest = np.zeros_like(sums)
-    np.maximum.at(largest, group, np.abs(rate))
-    sigma = np.sqrt(squares / np.maximum(count - 1, 1)[:, None])
-    varies = sigma > 1e-13 * largest
-    z = np.where(varies[group], deviation / np.where(varies, sigma, 1.0)[group], 0.0)
-    return z, varies[group].astype(np.float64)
+    there = np.isfinite(rate)
+    known = np.where(there, rate, 0.0)
+
+    def total(values: Floats) -> Floats:
+        sums = np.zeros((n_groups, rate.shape[1]))
+        np.add.at(sums, group, values)
+        return sums
+
+    count = total(there.astype(np.float64))
+    deviation = np.where(there, known - (total(known) / np.maximum(count, 1.0))[group], 0.0)
+    sigma = np.sqrt(total(deviation**2) / np.maximum(count - 1.0, 1.0))
+    # What rounding leaves of a constant is no variation.
+    varies = sigma > 1e-13 * np.sqrt(total(known**2))
+    z = deviation / np.where(varies, sigma, 1.0)[group]
+    counted = varies[group] & there
+    return np.where(counted, z, 0.0), counted.astype(np.float64)
 
 
 def _pairwise(z: Floats, present: Floats) -> Floats:

@@ -33,7 +33,7 @@ class Encoding:
     penalty: Floats
     """(n_folds, n_units), the chosen penalty."""
     r_squared: Floats
-    """(n_units,), one minus squared error over variance, over all stimuli."""
+    """(n_units,), one minus squared error over variance, over all stimuli; NaN without variance."""
 
 
 def contiguous_folds(n: int, n_folds: int) -> Integers:
@@ -115,10 +115,8 @@ def ridge_encoding(
         predict = _ridge(x[train], y[train], x[test])
         prediction[test] = predict(penalty[row])
     error = ((y - prediction) ** 2).sum(axis=0)
-    variance = ((y - y.mean(axis=0)) ** 2).sum(axis=0)
-    varies = variance > 0.0
-    r_squared = np.where(varies, 1.0 - error / np.where(varies, variance, 1.0), np.nan)
-    return Encoding(prediction, penalty, r_squared)
+    variance = np.where(np.ptp(y, axis=0) > 0.0, ((y - y.mean(axis=0)) ** 2).sum(axis=0), np.nan)
+    return Encoding(prediction, penalty, 1.0 - error / variance)
 
 
 def _fold_labels(where: str, folds: Any, n: int) -> Integers:

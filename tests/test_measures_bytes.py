@@ -17,7 +17,6 @@ import scipy.io
 from pcsim.measures import (
     bootstrap_rsa,
     compare_rdms,
-    cross_validated_curvature,
     noise_ceiling,
     noise_correlation_matrix,
     rdm_vector,
@@ -161,15 +160,3 @@ def test_published_curvature_of_macaque_v1():
     draws = (natural - unnatural)[resample_indices(9, 10_000)].mean(axis=1)
     low, high = interval(draws, (natural - unnatural).mean())
     assert (low, high) == pytest.approx((-90.0, -66.1), abs=0.5)
-
-
-def test_counts_alone_order_the_curvatures(populations):
-    """Without a model of the noise: unnatural sequences bend more than their straight pixels."""
-    larger = 0
-    for counts, _, _ in populations.values():
-        full = counts[~np.isnan(counts).all(axis=(1, 2, 3, 4, 5))]
-        full = np.sqrt(np.nan_to_num(full, nan=0.0))
-        angles = cross_validated_curvature(np.moveaxis(full, (1, 2), (-1, -2)))
-        natural, unnatural = (np.nanmean(angles[:, kind]) for kind in range(2))
-        larger += unnatural - 8.2 > natural - 92.0
-    assert larger == 9

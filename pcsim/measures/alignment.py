@@ -179,4 +179,4 @@ def _pair(where: str, x: Any, y: Any, least: int) -> tuple[Floats, Floats]:
         found = f"{x.shape[-2]} and {y.shape[-2]} stimuli"
         advice = "Rows are the same stimuli in both."
         raise ValueError(refusal(where, found, f"as many in both, at least {least}", advice))
-    return tuple(a - a.mean(axis=-2, keepdims=True) for a in (x, y))  # type: ignore[return-value]
+    return x - x.mean(axis=-2, keepdims=True), y - y.mean(axis=-2, keepdims=True)

@@ -71,7 +71,8 @@ def cross_validated_curvature(trajectories: Any) -> Floats:
     Returns
     -------
     angle : (..., n_times - 2)
-        Degrees; NaN where a step does not stand out from the noise.
+        Degrees; NaN where a step does not stand out from the noise. If many are NaN, the rest are
+        the ones that noise favoured, and their mean is worth little: then fit a model of the noise.
 
     Examples
     --------

@@ -7,6 +7,7 @@ subjects, models or times, each on its own.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def euclidean_rdm(patterns: Any, *, precision: Any = None) -> Floats:
     # Distances do not change with the origin; near it, squares cancel least.
     patterns = patterns - patterns.mean(axis=-2, keepdims=True)
     kernel = _weigh(where, patterns, precision) @ patterns.swapaxes(-1, -2)
-    return np.maximum(_kernel_distances(kernel), 0.0) / patterns.shape[-1]
+    return np.asarray(np.maximum(_kernel_distances(kernel), 0.0) / patterns.shape[-1])
 
 
 def crossnobis_rdm(patterns: Any, *, precision: Any = None) -> Floats:
@@ -142,7 +143,7 @@ def crossnobis_rdm(patterns: Any, *, precision: Any = None) -> Floats:
     across = _weigh(where, total, precision) @ total.swapaxes(-1, -2)
     within = _weigh(where, patterns, precision) @ patterns.swapaxes(-1, -2)
     kernel = (across - within.sum(axis=-3)) / (n_folds * (n_folds - 1))
-    return _kernel_distances(kernel) / n_units
+    return np.asarray(_kernel_distances(kernel) / n_units)
 
 
 def noise_precision(residuals: Any) -> Floats:
@@ -185,7 +186,7 @@ def noise_precision(residuals: Any) -> Floats:
     distance = float(((covariance - scale * np.eye(p)) ** 2).sum()) / p
     shrinkage = min(spread, distance) / distance if distance > 0.0 else 1.0
     shrunk = (1.0 - shrinkage) * covariance + shrinkage * scale * np.eye(p)
-    return np.linalg.inv(shrunk)
+    return np.asarray(np.linalg.inv(shrunk))
 
 
 def condition_rdm(
@@ -281,7 +282,7 @@ def rdm_matrix(vector: Any) -> Floats:
 
 def n_conditions(where: str, n_pairs: int) -> int:
     """Return the n of n (n - 1) / 2 pairs, or refuse a number that no n gives."""
-    n = round((1.0 + np.sqrt(1.0 + 8.0 * n_pairs)) / 2.0)
+    n = (1 + math.isqrt(1 + 8 * n_pairs)) // 2
     if n_pairs < 1 or n * (n - 1) // 2 != n_pairs:
         expected = "n (n - 1) / 2 of n conditions"
         advice = "Pass the upper triangle without the diagonal: rdm_vector(matrix)."
@@ -305,7 +306,7 @@ def _weigh(where: str, patterns: Floats, precision: Any) -> Floats:
     if not np.allclose(precision, precision.T, rtol=1e-8, atol=1e-12 * np.abs(precision).max()):
         advice = "Pass the inverse of a covariance: noise_precision(residuals)."
         raise ValueError(refusal(where, "a precision unlike its transpose", "symmetry", advice))
-    return patterns @ (0.5 * (precision + precision.T))
+    return np.asarray(patterns @ (0.5 * (precision + precision.T)))
 
 
 def _kernel_distances(kernel: Floats) -> Floats:

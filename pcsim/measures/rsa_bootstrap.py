@@ -146,11 +146,8 @@ def _counts(where: str, name: str, indices: Any, n: int) -> Floats | None:
         expected = f"integers from 0 to {n - 1}"
         raise ValueError(refusal(where, f"{name} with other entries", expected))
     offset = n * np.arange(len(picked))[:, None]
-    return (
-        np.bincount((picked + offset).ravel(), minlength=picked.size)
-        .reshape(picked.shape)
-        .astype(np.float64)
-    )
+    counts = np.bincount((picked + offset).ravel(), minlength=picked.size)
+    return counts.reshape(picked.shape).astype(np.float64)
 
 
 def _wanted(rows: Floats, n_models: int, ceiling: bool) -> NDArray[np.bool_]:
@@ -183,7 +180,7 @@ def _moments(matrices: Floats, weights: Floats, wanted: NDArray[np.bool_], centr
     total = np.where(total > 0.0, total, 1.0)
 
     def mean(matrix: Floats) -> Floats:
-        return 0.5 * np.einsum("bi,bi->b", weights @ matrix, weights) / total
+        return np.asarray(0.5 * np.einsum("bi,bi->b", weights @ matrix, weights) / total)
 
     means = np.stack([mean(m) for m in matrices], axis=1) if centred else np.zeros((len(total), k))
     squares = np.stack([mean(m * m) for m in matrices], axis=1)

@@ -19,6 +19,7 @@ from pcsim.measures import (
     compare_rdms,
     noise_ceiling,
     noise_correlation_matrix,
+    rdm_matrix,
     rdm_vector,
     resample_indices,
     transience_index,
@@ -64,6 +65,15 @@ def test_monkey_and_human_it(rdms):
     # the battery resampled is not written down, and its upper end is 0.01 above this one.
     low, high = interval(result.draws[:, 0], result.estimate.item())
     assert (low, high) == pytest.approx((0.393, 0.587), abs=0.012)
+
+
+def test_shuffled_images_correlate_with_nothing(rdms, rng):
+    matrix = rdm_matrix(rdms["monkey"])
+    orders = [rng.permutation(92) for _ in range(1000)]
+    shuffled = np.stack([rdm_vector(matrix[np.ix_(order, order)]) for order in orders])
+    null = compare_rdms(rdms["human"], shuffled)[0]
+    # 1,000 draws place the ends of the interval within 0.006.
+    assert interval(null, null.mean()) == pytest.approx((-0.033, 0.040), abs=0.006)
 
 
 def test_models_against_human_it(rdms):

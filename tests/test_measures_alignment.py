@@ -136,6 +136,20 @@ def test_repeats_take_the_noise_out(rng):
     np.testing.assert_allclose(cross_validated_curvature(clean), 35.0, atol=1e-9)
 
 
+def test_repeats_are_paired_as_it_is_written(rng):
+    path = np.cumsum(rng.normal(4.0, 1.0, (6, 3)), axis=0)
+    repeats = path + 0.7 * rng.normal(size=(3, 6, 3))
+    steps = np.diff(repeats, axis=1)
+    pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
+
+    def mean(t, s):
+        return np.mean([steps[a, t] @ steps[b, s] for a, b in pairs])
+
+    cosines = [mean(t, t + 1) / np.sqrt(mean(t, t) * mean(t + 1, t + 1)) for t in range(4)]
+    expected = np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
+    np.testing.assert_allclose(cross_validated_curvature(repeats), expected, atol=1e-6)
+
+
 def test_refusals(refused, rng):
     x = rng.normal(size=(6, 3))
     assert "same stimuli" in refused(linear_cka, x, x[:5])

@@ -177,7 +177,7 @@ def signal_power(responses: Any) -> Floats:
 
     References
     ----------
-    Sahani & Linden (2003), https://papers.nips.cc/paper/2335
+    Sahani & Linden (2002), How linear are auditory cortical responses? NIPS 15, 125-132.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def noise_corrected_variance(responses: Any, prediction: Any) -> Floats:
 
     References
     ----------
-    Sahani & Linden (2003), https://papers.nips.cc/paper/2335
+    Sahani & Linden (2002), How linear are auditory cortical responses? NIPS 15, 125-132.
 
     Examples
     --------

@@ -1,17 +1,31 @@
 """Measures: pure functions from responses to labelled numbers, by label only.
 
 Receptive fields and their shape and fits, tuning curves and their indices, contrast response
-functions, latency and transience, sparseness, spectra. Labels of the units stay on every result.
+functions, latency and transience, sparseness, spectra, similarity (RSA, CKA, shape), encoding,
+correlations and curvature. Labels of the units stay on every result.
 """
 
 from __future__ import annotations
 
+from pcsim.measures.alignment import linear_cka, procrustes_distance, shape_distance
 from pcsim.measures.autoregression import (
     Autoregression,
     fit_autoregression,
     parametric_granger,
 )
 from pcsim.measures.contrast import fit_naka_rushton, naka_rushton, naka_rushton_jacobian
+from pcsim.measures.correlations import (
+    noise_correlation,
+    noise_correlation_matrix,
+    signal_correlation,
+)
+from pcsim.measures.encoding import (
+    Encoding,
+    contiguous_folds,
+    noise_corrected_variance,
+    ridge_encoding,
+    signal_power,
+)
 from pcsim.measures.field_fit import fit_difference_of_gaussians, fit_gabor
 from pcsim.measures.field_shape import (
     annulus_depth,
@@ -19,6 +33,7 @@ from pcsim.measures.field_shape import (
     neighbour_asymmetry,
     radial_profile,
 )
+from pcsim.measures.geometry import cross_validated_curvature, curvature
 from pcsim.measures.granger import (
     directed_asymmetry,
     pair_granger,
@@ -35,10 +50,22 @@ from pcsim.measures.multitaper import (
     multitaper_spectrum,
 )
 from pcsim.measures.rates import condition_mean, mean_rate, rectified
+from pcsim.measures.rdm import (
+    condition_crossnobis,
+    condition_rdm,
+    correlation_rdm,
+    crossnobis_rdm,
+    euclidean_rdm,
+    noise_precision,
+    rdm_matrix,
+    rdm_vector,
+)
 from pcsim.measures.receptive_field import (
     least_squares_receptive_field,
     response_triggered_average,
 )
+from pcsim.measures.rsa import compare_rdms, noise_ceiling
+from pcsim.measures.rsa_bootstrap import RsaBootstrap, bootstrap_rsa, resample_indices
 from pcsim.measures.selectivity import (
     circular_selectivity,
     direction_selectivity,
@@ -74,17 +101,29 @@ from pcsim.measures.tuning import (
 
 __all__ = [
     "Autoregression",
+    "Encoding",
+    "RsaBootstrap",
     "Tapers",
     "annulus_depth",
+    "bootstrap_rsa",
     "chance_coherence",
     "circular_selectivity",
     "coherence",
+    "compare_rdms",
+    "condition_crossnobis",
     "condition_mean",
+    "condition_rdm",
+    "contiguous_folds",
+    "correlation_rdm",
     "cross_spectrum",
+    "cross_validated_curvature",
     "cross_validated_r2",
+    "crossnobis_rdm",
+    "curvature",
     "directed_asymmetry",
     "direction_selectivity",
     "end_stopping_index",
+    "euclidean_rdm",
     "fit_autoregression",
     "fit_difference_of_gaussians",
     "fit_gabor",
@@ -97,12 +136,18 @@ __all__ = [
     "least_squares_receptive_field",
     "lfp_proxy",
     "lifetime_sparseness",
+    "linear_cka",
     "locality",
     "mean_rate",
     "multitaper_spectrum",
     "naka_rushton",
     "naka_rushton_jacobian",
     "neighbour_asymmetry",
+    "noise_ceiling",
+    "noise_corrected_variance",
+    "noise_correlation",
+    "noise_correlation_matrix",
+    "noise_precision",
     "optimal_value",
     "orientation_selectivity",
     "pair_granger",
@@ -112,9 +157,17 @@ __all__ = [
     "population_sparseness",
     "power_drift",
     "power_spectrum",
+    "procrustes_distance",
     "radial_profile",
+    "rdm_matrix",
+    "rdm_vector",
     "rectified",
+    "resample_indices",
     "response_triggered_average",
+    "ridge_encoding",
+    "shape_distance",
+    "signal_correlation",
+    "signal_power",
     "spatial_power_spectrum",
     "spectral_factor",
     "spectral_granger",

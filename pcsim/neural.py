@@ -21,6 +21,7 @@ from pcsim.neural_loaders import (
     mouse_v1_allen,
 )
 from pcsim.neural_loaders_v1 import (
+    macaque_v1_counts_henaff_2021,
     macaque_v1_henaff_2021,
     macaque_v1_psth_henaff_2021,
     macaque_v1_sparseness_tang_2018,
@@ -42,6 +43,7 @@ __all__ = [
     "lgn_kara_2000",
     "locust_receptor_rokem_2006",
     "macaque_ganglion_apricot",
+    "macaque_v1_counts_henaff_2021",
     "macaque_v1_henaff_2021",
     "macaque_v1_psth_henaff_2021",
     "macaque_v1_sparseness_tang_2018",

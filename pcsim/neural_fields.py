@@ -46,7 +46,8 @@ def macaque_ganglion_apricot(path: str | os.PathLike[str], cell_type: str) -> xr
     Recorded in the laboratory of E. J. Chichilnisky; Vanni et al. (2023), MacaqueRetina.
     """
     where = "macaque_ganglion_apricot"
-    stem = check_choice(where, "cell_type", cell_type, CELL_TYPES).replace(" ", "")
+    kind, size = check_choice(where, "cell_type", cell_type, CELL_TYPES).split()
+    stem = kind + size.title()
     keys = (f"{stem}_space", f"{stem}_time")
     space, time = read_npz(where, path, "apricot_glm_compact.npz", keys).values()
     data = {

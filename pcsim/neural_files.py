@@ -31,7 +31,7 @@ def read_npz(
     """Return arrays of an npz file by name, refusing a file that is damaged or lacks one."""
     source = recording_file(where, path, name)
     try:
-        with np.load(source, allow_pickle=False) as stored:
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             found = {key: stored[key] for key in stored.files}
     except Exception as error:
         raise _damaged(where, source, error) from None
@@ -46,7 +46,8 @@ def read_mat(
 
     source = recording_file(where, path, name)
     try:
-        found = dict(loadmat(source))
+        with source.open("rb") as file:
+            found = dict(loadmat(file))
     except Exception as error:
         raise _damaged(where, source, error) from None
     return _with_keys(where, source, found, keys)

@@ -16,6 +16,7 @@ from pcsim.neural_quality import responses_from_array
 from pcsim.responses import make_responses
 
 __all__ = [
+    "macaque_v1_counts_henaff_2021",
     "macaque_v1_henaff_2021",
     "macaque_v1_psth_henaff_2021",
     "macaque_v1_sparseness_tang_2018",
@@ -61,30 +62,48 @@ def macaque_v1_henaff_2021(path: str | os.PathLike[str]) -> xr.Dataset:
     """
     where = "macaque_v1_henaff_2021"
     stored = _sequences(where, path)
-    # (repeat, unit, frame, movie, category, zoom) -> (trial, unit)
-    moved = np.moveaxis(stored.counts, 1, -1)
-    at = np.indices(moved.shape[:-1]).reshape(5, -1)
-    category = np.array(stored.categories)[at[3]]
-    movie = np.array(stored.movies)[at[2]]
-    zoom = np.array(["zoom1x", "zoom2x"])[at[4]]
-    names = [
-        f"{c} {z} {m} {frame}" for c, z, m, frame in zip(category, zoom, movie, at[1], strict=True)
-    ]
+    table = _counts(stored, path)
+    dims = ("repeat", "frame_number", "movie", "category", "zoom")
+    moved = table.transpose(*dims, "unit")
+    grid = np.meshgrid(*(table[name].values for name in dims), indexing="ij")
+    labels = {name: values.ravel() for name, values in zip(dims, grid, strict=True)}
+    parts = (labels[name].astype(str) for name in ("category", "zoom", "movie", "frame_number"))
+    names = [" ".join(words) for words in zip(*parts, strict=True)]
     return responses_from_array(
-        moved.reshape(-1, 1, moved.shape[-1]),
+        moved.values.reshape(-1, 1, table.sizes["unit"]),
         bin_width=stored.duration,
         units={"level": 2, "area": "V1", "blank_rate": stored.blank},
-        trial={
-            "condition": names,
-            "category": category,
-            "zoom": zoom,
-            "movie": movie,
-            "frame_number": at[1],
-            "repeat": at[0],
-        },
+        trial={"condition": names, **labels},
         missing="drop_trials",
-        attrs={"citation": HENAFF, "source": Path(path).name},
+        attrs=table.attrs,
     )
+
+
+def macaque_v1_counts_henaff_2021(path: str | os.PathLike[str]) -> xr.DataArray:
+    """Load every count of one population, NaN where a unit was not recorded: a labelled table.
+
+    A third of all trials lacks some unit, so measures of pairs of units, such as the noise
+    correlation, have more to work on here than in the whole trials of `macaque_v1_henaff_2021`.
+
+    Returns
+    -------
+    count : (repeat, unit, frame_number, movie, category, zoom)
+        Spikes in 200 ms. Conditions that were never shown are NaN throughout.
+    """
+    return _counts(_sequences("macaque_v1_counts_henaff_2021", path), path)
+
+
+def _counts(stored: _Sequences, path: str | os.PathLike[str]) -> xr.DataArray:
+    dims = ("repeat", "unit", "frame_number", "movie", "category", "zoom")
+    sizes = dict(zip(dims, stored.counts.shape, strict=True))
+    labels: dict[str, Any] = {
+        **{name: np.arange(sizes[name]) for name in dims[:3]},
+        "movie": stored.movies,
+        "category": stored.categories,
+        "zoom": ["zoom1x", "zoom2x"],
+    }
+    attrs = {"citation": HENAFF, "source": Path(path).name}
+    return xr.DataArray(stored.counts, dims=dims, coords=labels, name="count", attrs=attrs)
 
 
 def macaque_v1_psth_henaff_2021(path: str | os.PathLike[str]) -> xr.Dataset:

@@ -42,6 +42,7 @@ def import_pynwb(where: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pynwb
+            import pynwb.core
             import pynwb.image
     except ImportError:
         advice = "Install it with pip install 'pcsim[nwb]'."
@@ -193,8 +194,6 @@ def _add_spikes(file: Any, spikes: xr.Dataset, onset: Floats) -> None:
 
 
 def _add_rates(pynwb: Any, file: Any, responses: xr.Dataset, onset: Floats) -> None:
-    from hdmf.common import DynamicTable, VectorData
-
     module = file.create_processing_module(MODULE, "Responses of a model or of binned spikes")
     unit = responses["rate"].attrs.get("units", "a.u.")
     times = (onset[:, None] + responses["time"].values).ravel()
@@ -212,11 +211,11 @@ def _add_rates(pynwb: Any, file: Any, responses: xr.Dataset, onset: Floats) -> N
     )
     columns = {"unit": responses["unit"].values, **_labels(responses, "unit")}
     module.add(
-        DynamicTable(
+        pynwb.core.DynamicTable(
             name="rate_units",
             description="Labels of the columns of rate",
             columns=[
-                VectorData(name=n, description=f"Label of pcsim: {n}", data=v.tolist())
+                pynwb.core.VectorData(name=n, description=f"Label of pcsim: {n}", data=v.tolist())
                 for n, v in columns.items()
             ],
         )

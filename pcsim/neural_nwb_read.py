@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import os
 import warnings
 from collections.abc import Iterator
@@ -246,8 +248,9 @@ def validate_nwb(path: str | os.PathLike[str]) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = [str(error) for error in pynwb.validate(path=str(path))]
-        try:
-            from nwbinspector import inspect_nwbfile
-        except ImportError:
-            return found
-        return found + [f"{m.importance.name}: {m.message}" for m in inspect_nwbfile(str(path))]
+        # The inspector is no dependency: it is heard where a user has installed it.
+        if importlib.util.find_spec("nwbinspector") is not None:
+            inspector = importlib.import_module("nwbinspector")
+            messages = inspector.inspect_nwbfile(nwbfile_path=str(path))
+            found += [f"{m.importance.name}: {m.message}" for m in messages]
+    return found

@@ -123,6 +123,21 @@ def test_spikes_alone_features_alone_and_silent_units(tmp_path):
     assert validate_nwb(path) == []
 
 
+def test_the_session_begins_at_0_and_trials_do_not_overlap(tmp_path):
+    import h5py
+
+    spikes = make_spikes([[[-0.1]], [[0.3]]], start=-0.2, stop=[0.5, 0.9])
+    with h5py.File(write_nwb(tmp_path / "a.nwb", spikes=spikes)) as file:
+        table = file["intervals/trials"]
+        start, stop, onset = (table[f"{n}_time"][:] for n in ("start", "stop", "onset"))
+        times = file["units/spike_times"][:]
+    assert start[0] == 0.0
+    assert stop[0] < start[1]
+    np.testing.assert_allclose(stop - start, [0.7, 1.1])
+    np.testing.assert_allclose(onset - start, 0.2)
+    np.testing.assert_allclose(times - onset, [-0.1, 0.3])
+
+
 def test_subject_and_description_are_kept(simulated, tmp_path):
     subject = {"subject_id": "m1", "species": "Mus musculus", "sex": "U", "age": "P90D"}
     path = write_nwb(tmp_path / "s.nwb", spikes=simulated[0], subject=subject)

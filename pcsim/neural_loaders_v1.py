@@ -82,7 +82,7 @@ def macaque_v1_henaff_2021(path: str | os.PathLike[str]) -> xr.Dataset:
 def macaque_v1_counts_henaff_2021(path: str | os.PathLike[str]) -> xr.DataArray:
     """Load every count of one population, NaN where a unit was not recorded: a labelled table.
 
-    A third of all trials lacks some unit, so measures of pairs of units, such as the noise
+    A third to two thirds of the trials lack some unit, so measures of pairs, such as the noise
     correlation, have more to work on here than in the whole trials of `macaque_v1_henaff_2021`.
 
     Returns

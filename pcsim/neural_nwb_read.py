@@ -1,0 +1,256 @@
+"""Read NWB files: spikes, rates and stimulus, of this package or of a laboratory; check them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pcsim.messages import check_choice, refusal
+from pcsim.neural_nwb import MODULE, import_pynwb
+from pcsim.neural_spikes import TIME_UNITS, make_spikes, renamed
+from pcsim.responses import make_responses, stimulus_array
+from pcsim.schema import text_array
+
+__all__ = ["NwbContents", "read_nwb", "validate_nwb"]
+
+TRIAL_COLUMNS = ("start_time", "stop_time", "onset_time", "tags", "timeseries", "timeseries_index")
+
+
+class NwbContents(NamedTuple):
+    """What an NWB file holds; None for what it does not."""
+
+    spikes: xr.Dataset | None
+    responses: xr.Dataset | None
+    stimulus: xr.DataArray | None
+
+
+def read_nwb(
+    path: str | os.PathLike[str],
+    *,
+    population: str = "output",
+    level: int = 0,
+    area: str = "",
+    time_unit: str = "s",
+) -> NwbContents:
+    """Read the spikes of an NWB file, and the rates and stimulus if `write_nwb` wrote it.
+
+    Spikes are cut into the trials of the file's `trials` table, each from `start_time` to
+    `stop_time` with 0 at `onset_time` if there is that column, else at `start_time`; spikes between
+    trials are left out and counted in ``attrs["spikes_outside"]``. A file without trials is one
+    trial, from 0 to the last spike.
+
+    Parameters
+    ----------
+    path
+        An NWB file (HDF5).
+    population, level, area
+        Labels of units, where the file does not have them as columns.
+    time_unit
+        "s", as NWB demands; some files are in "ms" nevertheless.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, it is damaged or no NWB file, holds none of the three, or its
+        times cannot be seconds.
+    """
+    where = f"read_nwb {Path(path).name}"
+    with _opened(path, where) as file:
+        given = {"population": population, "level": level, "area": area}
+        source = {"source": Path(path).name, "nwb_identifier": str(file.identifier)}
+        spikes = None if file.units is None else _spikes(where, file, given, time_unit, source)
+        module = file.processing.get(MODULE)
+        responses = None
+        if module is not None and "rate" in module.data_interfaces:
+            responses = _responses(where, file, module, source)
+        own = file.stimulus.get("stimulus")
+        ours = own is not None and "frame_duration=" in str(own.comments)
+        stimulus = _stimulus(where, file, own) if ours else None
+    if spikes is None and responses is None and stimulus is None:
+        found = "neither units nor rates nor a stimulus of pcsim"
+        raise ValueError(refusal(where, found, "at least one", "Choose another file."))
+    return NwbContents(spikes, responses, stimulus)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str], where: str) -> Iterator[Any]:
+    source = Path(path)
+    if not source.is_file():
+        raise ValueError(refusal(where, "no such file", "an NWB file", "Check the path."))
+    pynwb = import_pynwb(where)
+    # The readers raise almost anything on damaged bytes, early or late; what to do is the same.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pynwb.NWBHDF5IO(str(source), "r") as io:
+                yield io.read()
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith((where, "make_")):
+            raise
+        found = f"a file that cannot be read ({type(error).__name__}: {str(error)[:120]})"
+        advice = "It is damaged, cut short or not NWB: get it again."
+        raise ValueError(refusal(where, found, "an NWB file", advice)) from None
+
+
+class _Trials(NamedTuple):
+    number: NDArray[Any]
+    onset: NDArray[np.float64]
+    start: NDArray[np.float64]
+    stop: NDArray[np.float64]
+    labels: dict[str, NDArray[Any]]
+
+
+def _trials(file: Any) -> _Trials | None:
+    table = file.trials
+    if table is None or len(table) == 0:
+        return None
+    start, stop = (np.asarray(table[name][:], float) for name in ("start_time", "stop_time"))
+    own = "onset_time" in table.colnames
+    onset = np.asarray(table["onset_time"][:], float) if own else start
+    labels = {n: v for n, v in _columns(table).items() if n not in TRIAL_COLUMNS}
+    labels.setdefault("condition", np.full(start.size, "recording"))
+    if labels["condition"].dtype.kind != "U":
+        labels["condition"] = labels["condition"].astype(np.str_)
+    return _Trials(np.asarray(table.id[:]), onset, start - onset, stop - onset, labels)
+
+
+def _columns(table: Any) -> dict[str, NDArray[Any]]:
+    """Return the columns that hold one number or text a row; ragged and linked ones stay out."""
+    found = {}
+    for name in table.colnames:
+        if f"{name}_index" in [column.name for column in table.columns]:
+            continue
+        values = text_array(np.asarray(table[name][:]))
+        if values.ndim == 1 and values.dtype.kind in "fiubU":
+            found[name] = values
+    return found
+
+
+def _spikes(
+    where: str, file: Any, given: dict[str, Any], time_unit: str, attrs: dict[str, Any]
+) -> xr.Dataset:
+    table = file.units
+    if "spike_times" not in table.colnames or len(table) == 0:
+        found = f"a units table of {len(table)} units without spike_times"
+        raise ValueError(refusal(where, found, "spike times", "Choose a sorted recording."))
+    trains = [np.asarray(table["spike_times"][k], float) for k in range(len(table))]
+    if not all(np.isfinite(train).all() for train in trains):
+        raise ValueError(refusal(where, "spike times that are NaN", "seconds", "Mend the file."))
+    units = {**given, **_columns(table)}
+    units["level"] = np.asarray(units["level"]).astype(np.int64)
+    named, trials = np.asarray(table.id[:]), _trials(file)
+    scale = TIME_UNITS[check_choice(where, "time_unit", time_unit, TIME_UNITS)]
+    seconds = [scale * np.sort(train) for train in trains]
+    # As one long trial first, which refuses times that cannot be in this unit.
+    ends = np.concatenate([*seconds, [0.0, 1e-3]])
+    whole = make_spikes(
+        [trains],
+        start=float(ends.min()),
+        stop=float(ends.max()),
+        units=units,
+        time_unit=time_unit,
+        attrs=attrs,
+    )
+    if trials is None:
+        return renamed(whole, unit=named)
+    return _cut(where, seconds, trials, units, named, attrs)
+
+
+def _cut(
+    where: str,
+    trains: list[NDArray[np.float64]],
+    trials: _Trials,
+    units: dict[str, Any],
+    named: NDArray[Any],
+    attrs: dict[str, Any],
+) -> xr.Dataset:
+    rows = []
+    for onset, start, stop in zip(trials.onset, trials.start, trials.stop, strict=True):
+        ends = (onset + start, onset + stop)
+        rows.append([t[slice(*np.searchsorted(t, ends))] - onset for t in trains])
+    inside, total = sum(t.size for row in rows for t in row), sum(t.size for t in trains)
+    if total and not inside:
+        found = f"{total} spikes, none of them within the {len(rows)} trials"
+        advice = "Are spikes or trials in milliseconds? Pass time_unit='ms'."
+        raise ValueError(refusal(where, found, "spikes within trials", advice))
+    spikes = make_spikes(
+        rows,
+        start=trials.start,
+        stop=trials.stop,
+        units=units,
+        trial=trials.labels,
+        attrs={**attrs, "spikes_outside": total - inside},
+    )
+    return renamed(spikes, unit=named, trial=trials.number)
+
+
+def _settings(comments: str) -> dict[str, float]:
+    pairs = [part.split("=") for part in comments.split() if "=" in part]
+    return {name: float(value) for name, value in pairs}
+
+
+def _own_trials(where: str, file: Any, n_samples: int) -> tuple[_Trials, int]:
+    trials = _trials(file)
+    if trials is None or n_samples % trials.onset.size:
+        found = f"{n_samples} samples for {0 if trials is None else trials.onset.size} trials"
+        raise ValueError(refusal(where, found, "equally many a trial", "Write the file again."))
+    return trials, n_samples // trials.onset.size
+
+
+def _responses(where: str, file: Any, module: Any, attrs: dict[str, Any]) -> xr.Dataset:
+    series, table = module["rate"], module["rate_units"]
+    trials, n_times = _own_trials(where, file, series.data.shape[0])
+    units = _columns(table)
+    named = units.pop("unit")
+    rate = np.asarray(series.data[:], float).reshape(trials.onset.size, n_times, named.size)
+    time = np.asarray(series.timestamps[:n_times], float) - trials.onset[0]
+    responses = make_responses(rate, time=time, units=units, trial=trials.labels, attrs=attrs)
+    responses["rate"].attrs["units"] = str(series.unit)
+    labels = {"unit": named, "trial": trials.number, **_settings(series.comments)}
+    return responses.assign_coords(labels)
+
+
+def _stimulus(where: str, file: Any, series: Any) -> xr.DataArray:
+    trials, n_frames = _own_trials(where, file, series.data.shape[0])
+    values = np.asarray(series.data[:])
+    settings = _settings(series.comments)
+    stimulus = stimulus_array(
+        values.reshape(trials.onset.size, n_frames, *values.shape[1:]),
+        frame_duration=settings["frame_duration"],
+        px_per_deg=settings.get("px_per_deg"),
+        **trials.labels,
+    )
+    return stimulus.assign_coords(trial=trials.number)
+
+
+def validate_nwb(path: str | os.PathLike[str]) -> list[str]:
+    """Return what is wrong with an NWB file: of the NWB inspector if installed, and of pynwb.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read at all.
+    """
+    where = f"validate_nwb {Path(path).name}"
+    with _opened(path, where):
+        pass
+    pynwb = import_pynwb(where)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = [str(error) for error in pynwb.validate(path=str(path))]
+        # The inspector is no dependency: it is heard where a user has installed it.
+        if importlib.util.find_spec("nwbinspector") is not None:
+            inspector = importlib.import_module("nwbinspector")
+            messages = inspector.inspect_nwbfile(nwbfile_path=str(path))
+            found += [f"{m.importance.name}: {m.message}" for m in messages]
+    return found

@@ -103,7 +103,7 @@ class Peer:
 
 
 def peers_of(options: list[str]) -> dict[str, str]:
-    """Return name -> Python from options like ``pcx=/tmp/pcxenv/bin/python``."""
+    """Return name -> Python from options like ``pcx=env/bin/python``."""
     found = {}
     for option in options:
         name, _, python = option.partition("=")

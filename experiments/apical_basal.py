@@ -158,7 +158,7 @@ def described(values: list[float]) -> str:
 
     ends = ["", ""]
     if len(values) > 1:
-        ends = [f"{one:.5g}" for one in mean_interval(np.array(values))[1:]]
+        ends = [f"{one:.5g}" for one in mean_interval(np.array(values))[1:3]]
     numbers = (f"{np.mean(values):.5g}", *ends, f"{min(values):.5g}", f"{max(values):.5g}")
     return ",".join((*numbers, str(len(values))))
 
@@ -170,7 +170,7 @@ def verdict(values: list[float]) -> tuple[str, str]:
 
     if len(values) < MIN_REPLICAS:
         return "INCONCLUSIVE", f"fewer than {MIN_REPLICAS} trained models"
-    _, low, high = mean_interval(np.array(values))
+    _, low, high, _ = mean_interval(np.array(values))
     if low > COST_LIMIT:
         return "REFUTED", "separation costs more than 2 % of the bound"
     if high < COST_LIMIT:
@@ -213,7 +213,7 @@ def draw_cost(ax: Any, results: Mapping[str, Any]) -> None:
         values = cost(results, rival)
         ax.plot(np.full(len(values), place - 0.12), values, "o", color="0.6", ms=3)
         if len(values) > 1:
-            middle, low, high = mean_interval(np.array(values))
+            middle, low, high, _ = mean_interval(np.array(values))
             ends = [[middle - low], [high - middle]]
             ax.errorbar(place + 0.05, middle, ends, fmt="o", color="black", capsize=2, ls="none")
     ax.axhline(0, color="0.6", lw=0.6)

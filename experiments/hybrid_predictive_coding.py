@@ -30,7 +30,7 @@ import xarray as xr
 from pcsim.data_arrays import labelled_rows, one_hot
 from pcsim.deep.pc_perception import STARTS, Perception, PerceptionSettings
 from pcsim.experiment import Experiment, Piece, Run
-from pcsim.stats_student import mean_interval
+from pcsim.stats import mean_interval
 from pcsim.storage import atomic_path, write_text
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from pcsim.deep.pc_comparison import Change, Networks, train
 from pcsim.deep.pc_lessons import load_images, repeated
 from pcsim.deep.pc_replicas import Settling
 from pcsim.experiment import Experiment, Piece, Run
-from pcsim.stats_student import mean_interval
+from pcsim.stats import mean_interval
 from pcsim.storage import atomic_path, write_text
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from pcsim import data
 from pcsim.experiment import Experiment, Piece, Run
+from pcsim.stats import mean_interval
 from pcsim.storage import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def paired_rows(results: Mapping[str, Any]) -> list[str]:
                 * np.array([np.mean(one[measure]) for one in results[f"levels/{levels}/{kind}"]])
                 for kind in ("direct", "iterative")
             ]
-            middle, low, high = t_interval(pair[0] - pair[1])
+            middle, low, high, _ = mean_interval(pair[0] - pair[1])
             numbers = [pair[0].mean(), pair[1].mean(), middle, low, high]
             label = "negative_log_likelihood" if sign < 0 else measure
             published = (direct, iterative, direct - iterative) if sign < 0 else ("", "", "")
@@ -250,15 +250,6 @@ def paired_rows(results: Mapping[str, Any]) -> list[str]:
             beside = ",".join(f"{one:.3f}" if one != "" else "" for one in published)
             rows.append(f"{levels},{label},{text},{len(pair[0])},{beside}")
     return rows
-
-
-def t_interval(differences: Any) -> tuple[float, float, float]:
-    """Return the mean and Student's 95 % interval; NaN for one difference."""
-    n, middle = len(differences), float(np.mean(differences))
-    if n < 2:
-        return middle, math.nan, math.nan
-    half = float(student.ppf(0.975, n - 1) * np.std(differences, ddof=1) / math.sqrt(n))
-    return middle, middle - half, middle + half
 
 
 def figures(run: Run) -> dict[str, Figure]:
@@ -305,9 +296,9 @@ def draw_paired(ax: Any, results: Mapping[str, Any]) -> None:
             np.array([-np.mean(one["log_likelihood"]) for one in results[f"levels/{levels}/{k}"]])
             for k in ("direct", "iterative")
         ]
-        middle, low, high = t_interval(pair[0] - pair[1])
+        middle, _, high, _ = mean_interval(pair[0] - pair[1])
         ax.plot(np.full(len(pair[0]), levels - 0.1), pair[0] - pair[1], "o", color="grey", ms=2.5)
-        half = 0.0 if math.isnan(low) else high - middle
+        half = high - middle if math.isfinite(high) else 0.0
         ax.errorbar(levels, middle, half, fmt="o", color="black", capsize=2)
         ax.plot(levels + 0.1, direct - iterative, "x", color="#D55E00", ms=4)
     ax.axhline(0.0, color="grey", lw=0.5)

@@ -32,7 +32,7 @@ from pcsim.data_arrays import labelled_rows, one_hot
 from pcsim.deep.pc_alignment import copies, update_directions
 from pcsim.deep.pc_comparison import Change, Lesson, Networks, train
 from pcsim.experiment import Experiment, Piece, Run
-from pcsim.stats_student import mean_interval
+from pcsim.stats import mean_interval
 from pcsim.storage import atomic_path, write_text
 
 if TYPE_CHECKING:

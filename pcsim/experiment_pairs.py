@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pcsim.stats_student import mean_interval
+from pcsim.stats import mean_interval
 
 __all__ = ["PAIR_COLUMNS", "Pairing", "best_pair", "pair_row", "with_intervals"]
 

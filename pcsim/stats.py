@@ -9,6 +9,7 @@ from pcsim.stats_bootstrap import (
     hierarchical_bootstrap,
     interval,
 )
+from pcsim.stats_student import Mean, mean_interval
 from pcsim.stats_tests import (
     Jonckheere,
     McNemar,
@@ -18,7 +19,6 @@ from pcsim.stats_tests import (
     ks_similarity,
     ks_similarity_histogram,
     mcnemar_exact,
-    mean_interval,
     rank_biserial,
 )
 
@@ -26,6 +26,7 @@ __all__ = [
     "Bootstrap",
     "Jonckheere",
     "McNemar",
+    "Mean",
     "Sample",
     "bootstrap_p",
     "cohen_dz",

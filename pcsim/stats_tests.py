@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, ndtr, stdtrit
+from scipy.special import bdtr, ndtr
 
-from pcsim.messages import check_array, check_choice, check_number, refusal
+from pcsim.messages import check_array, check_choice, refusal
 
 __all__ = [
     "Jonckheere",
@@ -21,7 +21,6 @@ __all__ = [
     "ks_similarity",
     "ks_similarity_histogram",
     "mcnemar_exact",
-    "mean_interval",
     "rank_biserial",
 ]
 
@@ -92,30 +91,6 @@ def cohen_dz(x: Any, y: Any = 0.0) -> float:
     if spread <= 1e-14 * float(np.abs(difference).max(initial=0.0)):
         return 0.0 if mean == 0.0 else math.copysign(math.inf, mean)
     return mean / spread
-
-
-def mean_interval(x: Any, y: Any = 0.0, *, level: float = 0.95) -> tuple[float, float, float]:
-    r"""Return the mean of x - y and Student's interval of it.
-
-    .. math:: \bar d \pm t_{n-1} \, s_d / \sqrt n
-
-    Parameters
-    ----------
-    x, y
-        As of `cohen_dz`.
-    level
-        Coverage.
-
-    Examples
-    --------
-    >>> [round(one, 3) for one in mean_interval([3.0, 5.0, 4.0], [2.0, 2.0, 2.0])]
-    [2.0, -0.484, 4.484]
-    """
-    difference = _paired("mean_interval", x, y)
-    n, mean = difference.size, float(difference.mean())
-    t = float(stdtrit(n - 1, 0.5 + check_number("mean_interval", "level", level, low=0.0) / 2))
-    half = t * float(difference.std(ddof=1)) / math.sqrt(n)
-    return mean, mean - half, mean + half
 
 
 def _paired(where: str, x: Any, y: Any) -> Floats:

@@ -244,7 +244,7 @@ def test_streams_do_not_see_each_other(generator, refused):
 
 def test_student_interval_has_its_closed_form_and_pairs_use_it():
     # t(0.975, 2) = 4.302653: mean 2, standard deviation 1, n 3.
-    middle, low, high = mean_interval([1.0, 2.0, 3.0])
+    middle, low, high, _ = mean_interval([1.0, 2.0, 3.0])
     np.testing.assert_allclose((middle, low, high), (2.0, 2 - 2.484138, 2 + 2.484138), atol=1e-6)
     pair = paired({"a": [3.0, 4.0, 5.0], "b": [2.0, 2.0, 2.0]}, "a", "b")
     assert (pair.difference, pair.verdict) == (2.0, "undecided")

@@ -12,7 +12,7 @@ from pcsim.data_arrays import one_hot
 from pcsim.deep.pc_alignment import copies, update_directions
 from pcsim.deep.pc_replicas import Replicas, make_replicas
 from pcsim.experiment import run_experiment
-from pcsim.stats_student import mean_interval
+from pcsim.stats import mean_interval
 
 
 def networks(rng, *, n=1, activation="tanh", sizes=(6, 5, 5, 3)):

@@ -52,4 +52,4 @@ def paired(values: Mapping[str, Sequence[float]], first: str, second: str) -> Pa
     a, b = tuple(values[first]), tuple(values[second])
     if len(a) == len(b) == 1:
         return Paired(a, b, a[0] - b[0], math.nan, math.nan)
-    return Paired(a, b, *mean_interval(np.array(a), np.array(b)))
+    return Paired(a, b, *mean_interval([x - y for x, y in zip(a, b, strict=True)])[:3])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 
 import numpy as np
 import pytest
@@ -157,11 +156,9 @@ def test_coverage_of_the_percentile_interval(rng):
     assert scipy.stats.binomtest(hits, runs, expected).pvalue > 0.001
 
 
-def test_speed_and_seed(rng):
+def test_a_seed_gives_the_same_draws_and_another_seed_others(rng):
     samples = replicas(rng, n=5, units=100, stimuli=20)
-    start = time.perf_counter()
     first = hierarchical_bootstrap(samples, seed=1)
-    assert time.perf_counter() - start < 5.0
     assert np.array_equal(first.draws, hierarchical_bootstrap(samples, seed=1).draws)
     assert not np.array_equal(first.draws, hierarchical_bootstrap(samples, seed=2).draws)
 

@@ -3,9 +3,9 @@
     python benchmarks/bench_pc_networks.py [--quick] [--peer pcx=/path/to/python ...]
 
 Pins one core, checks that all ways reach the same energy, and writes ``results/pc_networks.json``,
-the tables in ``benchmarks/README.md`` and ``docs/figures/pc_cost.png``. Peers (pcx, fabricpc) run
-in environments of their own, whose Python is given; without it they are said to be skipped. Some
-minutes; ``--quick`` one.
+the tables in ``benchmarks/README.md`` and ``docs/figures/pc_cost.png``. Peers (pcx, fabricpc,
+ngclearn) run in environments of their own, whose Python is given; without it they are said to be
+skipped. Some minutes; ``--quick`` one.
 """
 
 from __future__ import annotations

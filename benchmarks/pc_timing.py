@@ -19,7 +19,11 @@ __all__ = ["Block", "Peer", "here", "peers_of", "side_by_side"]
 Block = Callable[[int], tuple[float, float]]
 """Do the work so many times; return the seconds of the processor and of the clock."""
 
-SCRIPTS = {"pcx": "pcx_network.py", "fabricpc": "fabricpc_network.py"}
+SCRIPTS = {
+    "pcx": "pcx_network.py",
+    "fabricpc": "fabricpc_network.py",
+    "ngclearn": "ngclearn_network.py",
+}
 
 
 def here(run: Callable[[], Any]) -> Block:

@@ -24,6 +24,9 @@ LINES = (
 LINE = {room: number for number, rooms in enumerate(LINES) for room in rooms.split()}
 HEAVY = {
     "torch": ("deep", "control"),
+    "zuko": ("deep",),
+    "safetensors": ("deep", "control"),
+    "numba": ("deep",),
     "gymnasium": ("control",),
     "brian2": ("brian",),
     "matplotlib": ("plots", "report"),

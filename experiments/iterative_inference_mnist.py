@@ -7,7 +7,6 @@ the number of iterations, what the network sees, and the number of samples.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shutil
 from collections.abc import Mapping
@@ -51,53 +50,36 @@ def train_arm(
     needs: Mapping[str, Path],
     *,
     arm: Mapping[str, Any],
-    seed: int,
     training: Mapping[str, Any],
     part: tuple[int, int],
     n_train: int,
-    n_test: int,
-    n_importance: int,
-    n_gap: int,
+    judged: Mapping[str, int],
 ) -> None:
     """Train one arm through its part of the epochs; after the last part, measure it."""
+    from pcsim.deep.arm_training import train_part
     from pcsim.deep.arms import Arm, evaluate, examples
-    from pcsim.deep.inference import infer
-    from pcsim.deep.training import TrainingSettings, train
+    from pcsim.deep.training import TrainingSettings
     from pcsim.deep.training_step import binarised, generator_for
 
-    for before in needs.values():
-        shutil.copy(before / "last.safetensors", folder)
-        shutil.copy(before / "watched.json", folder)
     images = examples(data.load("mnist")["image"].to_numpy()[:n_train], scale=255.0)
-    model, inference = Arm(**arm).build(784, seed)
-    settings = TrainingSettings(seed=seed, **training)
-    settings = dataclasses.replace(settings, n_epochs=settings.n_epochs * part[0] // part[1])
-    watched = read_json(folder / "watched.json") if needs else []
+    settings = TrainingSettings(**training)
+    pair = Arm(**arm).build(784, settings.seed)
     seen = binarised(images[:N_WATCHED], generator_for("cpu", 0, 20))
-
-    def watch(n_done: int) -> None:
-        place = next(model.parameters())
-        noise = generator_for(place.device, 0, 21)
-        found = infer(inference, model, seen.to(place), generator=noise, n_samples=5)
-        watched.append(found.gradients[:, 0].tolist())
-
-    trained = train(
-        model, inference, images, settings, prepare=binarised, folder=folder, after_epoch=watch,
-        progress=False,
-    )  # fmt: skip
-    write_json(folder / "watched.json", watched)
+    trained = train_part(
+        folder, needs, pair, images, settings, part=part, prepare=binarised, watched=seen
+    )
     if part[0] < part[1]:
         return
     test = data.load("mnist", split="test")["image"].to_numpy()
     found = evaluate(
-        model,
-        inference,
-        examples(test[shuffled(len(test))[:n_test]], scale=255.0, binary_seed=1),
+        *pair,
+        examples(test[shuffled(len(test))[: judged["n_test"]]], scale=255.0, binary_seed=1),
         n_samples=settings.n_samples,
-        n_importance=n_importance,
-        n_gap=n_gap,
+        n_importance=judged["n_importance"],
+        n_gap=judged["n_gap"],
     )
     history = [record["train"] for record in trained.history]
+    watched = read_json(folder / "watched.json")
     write_json(folder / "result.json", {**found, "history": history, "watched": watched})
 
 
@@ -170,7 +152,6 @@ def arms(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def pieces(settings: Mapping[str, Any]) -> list[Piece]:
     """Return the arms, each in parts that follow one another, and the race on one of them."""
     out: list[Piece] = []
-    shared = {name: settings[name] for name in ("n_test", "n_importance")}
     for name, one in arms(settings).items():
         is_main = name.startswith("levels")
         seeds = settings["seeds"] if is_main else settings["seeds"][: settings["minor_seeds"]]
@@ -180,14 +161,19 @@ def pieces(settings: Mapping[str, Any]) -> list[Piece]:
             "batch_size": settings["batch_size"],
             "learning_rate": settings["learning_rate"],
         }
+        judged = {
+            "n_test": settings["n_test"],
+            "n_importance": settings["n_importance" if is_main else "n_minor_importance"],
+            "n_gap": settings["n_gap"] if is_main else 0,
+        }
         cost = one["arm"]["n_iterations"] if one["arm"].get("inference") != "direct" else 1
         for seed in seeds:
             for part in range(1, settings["parts"] + 1):
                 key = f"{name}/{seed}/{part}"
                 kwargs = {
-                    "arm": one["arm"], "seed": seed, "training": training,
-                    "part": (part, settings["parts"]), "n_gap": settings["n_gap"] if is_main else 0,
-                    "n_train": settings["n_train" if is_main else "minor_train"], **shared,
+                    "arm": one["arm"], "training": {"seed": seed, **training},
+                    "part": (part, settings["parts"]), "judged": judged,
+                    "n_train": settings["n_train" if is_main else "minor_train"],
                 }  # fmt: skip
                 needs = (f"{name}/{seed}/{part - 1}",) if part > 1 else ()
                 out.append(
@@ -358,15 +344,15 @@ EXPERIMENT = Experiment(
             "seeds": 3, "minor_seeds": 1, "parts": 1, "n_z": (32, 16),
             "widths": ((256, 256), (128, 128)), "n_samples": 1, "n_train": 10_000, "n_epochs": 8,
             "minor_train": 5_000, "minor_epochs": 5, "n_test": 500, "n_importance": 500,
-            "n_gap": 50, "batch_size": 64, "learning_rate": 1e-3, "iterations": (1, 5, 16),
-            "encodings": ("gradient", "gradient, x", "error", "error, x"),
+            "n_minor_importance": 500, "n_gap": 50, "batch_size": 64, "learning_rate": 1e-3,
+            "iterations": (1, 5, 16), "encodings": ("gradient", "gradient, x", "error", "error, x"),
             "samples": (1, 5, 20), "n_raced": 60,
         },
         "full": {
-            "seeds": 3, "minor_seeds": 1, "parts": 6, "n_z": (64, 32),
-            "widths": ((512, 512), (256, 256)), "n_samples": 1, "n_train": 60_000, "n_epochs": 60,
-            "minor_train": 20_000, "minor_epochs": 18, "n_test": 2_000, "n_importance": 5_000,
-            "n_gap": 200, "batch_size": 64, "learning_rate": 2e-4,
+            "seeds": 3, "minor_seeds": 1, "parts": 4, "n_z": (64, 32),
+            "widths": ((512, 512), (256, 256)), "n_samples": 1, "n_train": 60_000, "n_epochs": 20,
+            "minor_train": 10_000, "minor_epochs": 12, "n_test": 1_000, "n_importance": 5_000,
+            "n_minor_importance": 500, "n_gap": 200, "batch_size": 64, "learning_rate": 5e-4,
             "iterations": (1, 2, 5, 10, 16), "encodings": tuple(ENCODINGS),
             "samples": (1, 5, 10, 20), "n_raced": 300,
         },
@@ -374,8 +360,8 @@ EXPERIMENT = Experiment(
             "seeds": 3, "minor_seeds": 3, "parts": 10, "n_z": (64, 32),
             "widths": ((512, 512), (256, 256)), "n_samples": 1, "n_train": 60_000,
             "n_epochs": 1_000, "minor_train": 60_000, "minor_epochs": 200, "n_test": 10_000,
-            "n_importance": 5_000, "n_gap": 1_000, "batch_size": 64, "learning_rate": 2e-4,
-            "iterations": (1, 2, 5, 10, 16), "encodings": tuple(ENCODINGS),
+            "n_importance": 5_000, "n_minor_importance": 5_000, "n_gap": 1_000, "batch_size": 64,
+            "learning_rate": 2e-4, "iterations": (1, 2, 5, 10, 16), "encodings": tuple(ENCODINGS),
             "samples": (1, 5, 10, 20), "n_raced": 300,
         },
     },

@@ -18,7 +18,14 @@ from scipy.special import ndtr, ndtri
 
 from pcsim.messages import check_array, check_choice, check_integer, check_number, refusal
 
-__all__ = ["Bootstrap", "Sample", "bootstrap_p", "hierarchical_bootstrap", "interval", "resampling_weights"]
+__all__ = [
+    "Bootstrap",
+    "Sample",
+    "bootstrap_p",
+    "hierarchical_bootstrap",
+    "interval",
+    "resampling_weights",
+]
 
 Floats = NDArray[np.float64]
 Combine = Callable[[Mapping[str, Floats]], Any]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-
 from scipy.special import stdtr, stdtrit
 
 from pcsim.stats import Bootstrap, Sample, hierarchical_bootstrap

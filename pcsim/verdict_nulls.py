@@ -106,7 +106,9 @@ class Scene:
             expected = ", ".join(situations(self.hypothesis))
             raise ValueError(refusal(f"Scene of {self.hypothesis.id}", at.kind, expected))
         shape, spread = (sets, at.n, at.units), (self.size / at.size, at.share)
-        ours = scatter(line, self.truth(at.kind), shape=shape, spread=spread, kind=at.noise, rng=rng)
+        ours = scatter(
+            line, self.truth(at.kind), shape=shape, spread=spread, kind=at.noise, rng=rng
+        )
         theirs: dict[str, Stack] = {}
         for one in self.hypothesis.controls:
             found = self.rivals[at.kind, one.name]
@@ -119,8 +121,8 @@ class Scene:
         return ours, theirs
 
     def _line(self, kind: str, seed: int) -> Line | None:
-        moving = 0 if kind in KINDS else 1 + self.hypothesis.requirements.index(
-            self._requirement(kind)
+        moving = (
+            0 if kind in KINDS else 1 + self.hypothesis.requirements.index(self._requirement(kind))
         )
         # From where the effect is at its published size the line may also lead to its absence: at
         # a correlation of 0 a search may find variables that do not vary at all.

@@ -243,4 +243,3 @@ def scatter(
 def constant(point: Point, n: int) -> Mapping[str, Floats]:
     """Return evidence without any noise: one data set, `n` replicas, one unit."""
     return {name: np.full((1, n, 1), value) for name, value in point.items()}
-

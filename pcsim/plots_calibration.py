@@ -124,20 +124,19 @@ def _hypotheses(ax: Axes, table: list[Row]) -> None:
 def _power(ax: Axes, rows: list[Row]) -> None:
     counts = sorted({row["n"] for row in rows}, key=float)
     for index, size in enumerate(sorted({row["size"] for row in rows}, key=float)):
-        for name, theory, dash, mark in (
-            ("claimed", "student", "-", "o"),
-            ("claimed_holm", "student_holm", ":", "s"),
-        ):
-            own = [[r for r in rows if r["n"] == n and r["size"] == size] for n in counts]
-            found = [100 * np.mean([float(row[name]) for row in one]) for one in own]
-            exact = [100 * np.mean([float(row[theory]) for row in one]) for one in own]
-            label = f"{float(size):g} SD" if name == "claimed" else None
-            ax.plot(exact, color=_shade(index), linestyle=dash, linewidth=0.8)
-            ax.plot(found, color=_shade(index), linestyle="", marker=mark, label=label)
+        own = [[r for r in rows if r["n"] == n and r["size"] == size] for n in counts]
+        found, exact, holm = (
+            [100 * np.mean([float(row[name]) for row in one]) for one in own]
+            for name in ("claimed", "student", "student_holm")
+        )
+        ink = _shade(index)
+        ax.plot(exact, color=ink, linewidth=0.8)
+        ax.plot(holm, color=ink, linewidth=0.8, linestyle=":")
+        ax.plot(found, color=ink, linestyle="", marker="o", label=f"{float(size):g} SD")
     ax.axhline(80.0, color="0.6", linewidth=0.6)
     ax.set_xticks(range(len(counts)), counts)
     ax.set_ylim(0.0, 112.0)
     ax.set_xlabel("Replicas")
     ax.set_ylabel("True claims (%)")
-    ax.set_title("published effect; circles alone, squares after Holm", fontsize=7)
+    ax.set_title("circles simulated; lines Student, dotted after Holm", fontsize=7)
     ax.legend(ncols=4, fontsize=6, loc="upper center")

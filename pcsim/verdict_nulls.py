@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,9 @@ KINDS = ("absent", "same", "wrong", "present")
 
 SEARCHES = 5
 """Points to start from before a kind is given up."""
+
+ROOM = 6.0
+"""Standard deviations from the truth to the nearer end of the line."""
 
 FAR = 6.0
 """How far a line reaches, in published effects: beyond all but the rarest noise."""
@@ -105,17 +109,21 @@ class Scene:
         if not line:
             expected = ", ".join(situations(self.hypothesis))
             raise ValueError(refusal(f"Scene of {self.hypothesis.id}", at.kind, expected))
-        shape, spread = (sets, at.n, at.units), (self.size / at.size, at.share)
-        ours = scatter(
-            line, self.truth(at.kind), shape=shape, spread=spread, kind=at.noise, rng=rng
-        )
+        sigma = self.size / at.size
+        if at.kind != "present":
+            # A rate under a null does not depend on the scale; noise that ran off the line would.
+            sigma = min(sigma, line.room(self.truth(at.kind)) / ROOM)
+        shape, spread = (sets, at.n, at.units), (sigma, at.share)
+        way = self.hypothesis.direction
+        if at.kind.startswith("requirement"):
+            way = self._requirement(at.kind).direction
+        make = partial(scatter, shape=shape, spread=spread, kind=at.noise, rng=rng, direction=way)
+        ours = make(line, self.truth(at.kind))
         theirs: dict[str, Stack] = {}
         for one in self.hypothesis.controls:
             found = self.rivals[at.kind, one.name]
             if isinstance(found, Line):
-                theirs[one.name] = scatter(
-                    found, self.truth("same"), shape=shape, spread=spread, kind=at.noise, rng=rng
-                )
+                theirs[one.name] = make(found, self.truth("same"))
             elif found is not None:
                 theirs[one.name] = constant(found, at.n)
         return ours, theirs

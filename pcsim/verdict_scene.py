@@ -39,7 +39,7 @@ SKEW = 2.0
 """Shape of the gamma variable behind skewed noise: skewness sqrt(2) = 1.41."""
 DEGREES = 3
 """Of freedom of heavy-tailed noise (Student's t)."""
-NOISES = ("normal", "heavy", "skew up", "skew down")
+NOISES = ("normal", "heavy", "skew towards", "skew away")
 CANDIDATES, PARENTS, CHILDREN, ROUNDS = 20_000, 20, 400, 60
 
 
@@ -125,6 +125,10 @@ class Line:
         found: Floats = np.interp(statistic, self.values[::order], self.places[::order])
         return found
 
+    def room(self, value: float) -> float:
+        """Return how far the nearer end of the line is from a value."""
+        return float(min(self.values.max() - value, value - self.values.min()))
+
     def covers(self, value: float) -> bool:
         """Whether the statistic reaches a value on the line."""
         return bool(self.values.min() <= value <= self.values.max())
@@ -180,8 +184,8 @@ def _monotone(values: Floats) -> slice:
 def noise(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     """Return values with mean 0 and variance 1.
 
-    "heavy" is Student's t with 3 degrees of freedom; "skew up" and "skew down" are gamma variables
-    of skewness 1.41, with the long tail above or below.
+    "heavy" is Student's t with 3 degrees of freedom; "skew towards" and "skew away" are gamma
+    variables of skewness 1.41, with the long tail above or below.
     """
     check_choice("noise", "kind", kind, NOISES)
     if kind == "normal":
@@ -190,7 +194,7 @@ def noise(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> Floats
         drawn: Floats = rng.standard_t(DEGREES, shape) / (DEGREES / (DEGREES - 2.0)) ** 0.5
         return drawn
     skewed: Floats = (rng.gamma(SKEW, size=shape) - SKEW) / SKEW**0.5
-    return skewed if kind == "skew up" else -skewed
+    return skewed if kind == "skew towards" else -skewed
 
 
 def scatter(
@@ -201,6 +205,7 @@ def scatter(
     spread: tuple[float, float],
     kind: str,
     rng: np.random.Generator,
+    direction: int = 1,
 ) -> Mapping[str, Floats]:
     """Return evidence whose statistic has the population value `truth` over replicas.
 
@@ -218,6 +223,8 @@ def scatter(
     kind
         Distribution of both, one of `NOISES`.
     rng
+    direction
+        The predicted side, that "towards" and "away" are about.
 
     Raises
     ------
@@ -229,9 +236,9 @@ def scatter(
         raise ValueError(refusal("scatter", found, f"one that reaches {truth:.3g}"))
     sets, n, units = shape
     sigma, share = spread
-    own = noise(kind, shape, rng) * sigma * ((1.0 - share) * units) ** 0.5
+    own = direction * noise(kind, shape, rng) * sigma * ((1.0 - share) * units) ** 0.5
     mean = own.mean(axis=2, keepdims=True)
-    statistic = truth + sigma * share**0.5 * noise(kind, (sets, n, 1), rng) + mean
+    statistic = truth + sigma * share**0.5 * direction * noise(kind, (sets, n, 1), rng) + mean
     here = line.position(statistic)
     # The units of the line near the truth: what a unit's scatter is worth as a position.
     near = line.position(np.array([truth - 0.1 * sigma, truth + 0.1 * sigma]))

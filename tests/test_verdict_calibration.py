@@ -153,7 +153,7 @@ def test_equal_replicas_leave_the_interval_of_the_bootstrap():
 def test_noise_has_mean_0_and_variance_1(kind, rng):
     found = noise(kind, (400_000,), rng)
     # Skewness of a gamma variable of shape 2 is 2 / sqrt 2; heavy tails have no fourth moment.
-    skewness = {"skew up": 2**0.5, "skew down": -(2**0.5)}.get(kind, 0.0)
+    skewness = {"skew towards": 2**0.5, "skew away": -(2**0.5)}.get(kind, 0.0)
     assert found.mean() == pytest.approx(0.0, abs=0.01)
     if kind != "heavy":
         assert found.var() == pytest.approx(1.0, abs=0.02)

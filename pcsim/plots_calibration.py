@@ -115,7 +115,7 @@ def _hypotheses(ax: Axes, table: list[Row]) -> None:
             linewidth=0.6, color=_shade(index), label=kind,
         )  # fmt: skip
     ax.set_xticks(range(len(scopes)), scopes, rotation=90, fontsize=5.5)
-    ax.set_ylim(0.0, 6.0)
+    ax.set_ylim(0.0, 10.0)
     ax.set_ylabel("False claims (%)")
     ax.set_title(f"each hypothesis, {smallest} replicas, symmetric noise, rule 2", fontsize=7)
     ax.legend(ncols=4, fontsize=5.5, loc="upper right")

@@ -18,7 +18,14 @@ from scipy.special import ndtr, ndtri
 
 from pcsim.messages import check_array, check_choice, check_integer, check_number, refusal
 
-__all__ = ["Bootstrap", "Sample", "bootstrap_p", "hierarchical_bootstrap", "interval"]
+__all__ = [
+    "Bootstrap",
+    "Sample",
+    "bootstrap_p",
+    "hierarchical_bootstrap",
+    "interval",
+    "resampling_weights",
+]
 
 Floats = NDArray[np.float64]
 Combine = Callable[[Mapping[str, Floats]], Any]
@@ -211,8 +218,8 @@ def _checked(where: str, samples: Sequence[Sample], combine: Combine | None) -> 
 def _resampled_means(
     sample: Sample, n: int, rngs: Sequence[np.random.Generator]
 ) -> dict[str, Floats]:
-    units = _weights(rngs[0], n, sample.n_included)
-    stimuli = _weights(rngs[1], n, sample.n_stimuli) if sample.n_stimuli else None
+    units = resampling_weights(rngs[0], n, sample.n_included)
+    stimuli = resampling_weights(rngs[1], n, sample.n_stimuli) if sample.n_stimuli else None
     means = {}
     for name, value in sample.values.items():
         over_units = units @ value / sample.n_included
@@ -222,7 +229,7 @@ def _resampled_means(
     return means
 
 
-def _weights(rng: np.random.Generator, n: int, size: int) -> Floats:
+def resampling_weights(rng: np.random.Generator, n: int, size: int) -> Floats:
     """Return (n, size) multinomial counts: how often each of `size` items was drawn."""
     picked = rng.integers(0, size, (n, size)) + size * np.arange(n)[:, None]
     return np.bincount(picked.ravel(), minlength=n * size).reshape(n, size).astype(np.float64)

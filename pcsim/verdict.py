@@ -20,6 +20,7 @@ from pcsim.storage import write_text
 __all__ = [
     "ALPHA",
     "MIN_REPLICAS",
+    "RULE",
     "ControlResult",
     "Effect",
     "Outcome",
@@ -36,6 +37,14 @@ ALPHA = 0.05
 
 MIN_REPLICAS = 3
 """Trained networks below which nothing is concluded."""
+
+RULE = 2
+"""Version of the rule and of its intervals; the hypothesis has a version of its own.
+
+1: percentile interval of the hierarchical bootstrap, BCa from ten replicas on. 2: the wider of the
+percentile interval and Student's over replicas, because the first alone broke the level
+(docs/statistics.md).
+"""
 
 NON_SPECIFIC_SHARE = 0.5
 """Share of the effect from which on a control counts as showing it."""
@@ -135,6 +144,8 @@ class Verdict:
     reason: str = ""
     requirements: str = ""
     seeds: tuple[int, ...] = field(default=())
+    rule: int = RULE
+    """Version of the rule that gave the verdict."""
 
 
 def decide(

@@ -28,7 +28,16 @@ from typing import Any
 from pcsim.messages import refusal
 from pcsim.storage import atomic_path, write_json
 
-__all__ = ["Agenda", "Failure", "Job", "TaskName", "fill", "run_jobs", "settle", "without_main_module"]
+__all__ = [
+    "Agenda",
+    "Failure",
+    "Job",
+    "TaskName",
+    "fill",
+    "run_jobs",
+    "settle",
+    "without_main_module",
+]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LEAST_ROOM = 4096

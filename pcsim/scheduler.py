@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pcsim.messages import refusal
-from pcsim.pool import Agenda, Failure, Job, without_main_module, settle
+from pcsim.pool import Agenda, Failure, Job, settle, without_main_module
 from pcsim.scheduler_parcel import Answer, Order, Parcel, carry_out, facts
 from pcsim.scheduler_slurm import slurm_cluster
 from pcsim.storage import atomic_path
@@ -36,6 +37,7 @@ SAY_EVERY = 30.0
 """Seconds between lines that say that there are no workers."""
 ATTEMPTS = 5
 """Times that a piece is handed out again when the cluster forgets it."""
+LOGGERS = ("distributed", "tornado", "asyncio")
 KINDS = "local, local:N, tcp://HOST:PORT, slurm or slurm:FILE.toml"
 
 
@@ -132,6 +134,7 @@ def _client(kind: str, argument: str, workers: int) -> Iterator[Any]:
         target: Any = argument
         if kind == "local":
             stack.enter_context(without_main_module())
+            stack.enter_context(_same_environment())
             target = stack.enter_context(_local(int(argument or workers)))
         elif kind == "slurm":
             target = stack.enter_context(slurm_cluster(argument, workers))
@@ -167,15 +170,28 @@ def _local(workers: int) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Dask from logging what is said here in one sentence."""
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+def _same_environment() -> Iterator[None]:
+    """Undo what Dask writes into the environment for the workers that it starts."""
+    before = dict(os.environ)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask, and what it runs on, from logging what is said here in one sentence."""
+    levels = {one: one.level for one in map(logging.getLogger, LOGGERS)}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 @dataclass
@@ -290,13 +306,13 @@ class _Cluster:
         except KilledWorker as error:
             deaths = error.allowed_failures + 1
             text = f"{deaths} workers died at it, the last at {error.last_worker.address}"
-            return Answer("", failure=Failure(job.key, f"{text}. Was memory or time short?"))
+            return Answer(failure=Failure(job.key, f"{text}. Was memory or time short?"))
         except ImportError as error:
             advice = "Install the same pcsim there, and start the workers again."
             raise RuntimeError(refusal("worker", str(error), "pcsim", advice)) from None
         except Exception as error:
             self._check()
-            return Answer("", failure=Failure(job.key, f"{type(error).__name__}: {error}"))
+            return Answer(failure=Failure(job.key, f"{type(error).__name__}: {error}"))
         return answer
 
     def _forget(self) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pcsim import __version__
+import pcsim
 from pcsim.messages import refusal
 from pcsim.pool import THREADS, Failure, Job, TaskName, fill
 from pcsim.provenance import PACKAGES, source_fingerprint
@@ -104,7 +104,6 @@ def _place(key: str, name: str) -> str:
 class Answer:
     """What came of an order: a parcel, a failure, or the reason why this worker must not do it."""
 
-    machine: str
     seconds: float = 0.0
     parcel: Parcel | None = None
     failure: Failure | None = None
@@ -113,7 +112,7 @@ class Answer:
 
 def facts() -> dict[str, str]:
     """Return what a worker and the run must have in common, or bytes would differ."""
-    found = {"pcsim": __version__, "sources of pcsim": source_fingerprint()[:SHORT]}
+    found = {"pcsim": pcsim.__version__, "sources of pcsim": source_fingerprint()[:SHORT]}
     found["Python"] = ".".join(platform.python_version_tuple()[:2])
     for name in (*PACKAGES, "brian2"):
         try:
@@ -138,11 +137,10 @@ _BEGAN: dict[str, str] = {}
 
 def carry_out(order: Order, *needs: Parcel) -> Answer:
     """Do a piece here, on a worker, and return its folder; `needs` in the order of the job's."""
-    machine = f"{platform.node()} {os.getpid()}"
     with _ONE_AT_A_TIME:
         refused = _mismatch(order)
         if refused:
-            return Answer(machine, refused=refused)
+            return Answer(refused=refused)
         start = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="pcsim-", dir=_scratch()) as place:
             root = Path(place) / "pieces"
@@ -159,16 +157,18 @@ def carry_out(order: Order, *needs: Parcel) -> Answer:
             )
             failure = fill(job)
             parcel = None if failure else Parcel.of(job.folder)
-        return Answer(machine, time.perf_counter() - start, parcel, failure)
+        if failure:
+            failure = replace(failure, message=f"{failure.message} (on {platform.node()})")
+        return Answer(time.perf_counter() - start, parcel, failure)
 
 
 def _scratch() -> str | None:
     """Return the worker's own folder, which Dask clears after a kill; None for the system's."""
-    from distributed import get_worker
-
     try:
+        from distributed import get_worker
+
         return str(get_worker().local_directory)
-    except ValueError:
+    except (ImportError, ValueError):
         return None
 
 
@@ -187,7 +187,7 @@ def _mismatch(order: Order) -> str:
     began = _BEGAN or now
     _BEGAN.update(began)
     where = f"worker on {platform.node()}"
-    other = {name: now.get(name, "none") for name in order.facts if now.get(name) != order.facts[name]}
+    other = {name: now[name] for name in order.facts if now[name] != order.facts[name]}
     if other:
         found = ", ".join(f"{name} {value}" for name, value in other.items())
         expected = ", ".join(f"{name} {order.facts[name]}" for name in other)

@@ -16,8 +16,9 @@ WHERE = "--scheduler slurm"
 
 
 def read_settings(file: str, workers: int = 1) -> tuple[int, dict[str, Any]]:
-    """Return the number of jobs (`workers` if it does not say), and what `dask_jobqueue.SLURMCluster` is given, from a TOML file.
+    """Return from a TOML file the number of jobs, and what `dask_jobqueue.SLURMCluster` is given.
 
+    There are `workers` jobs if the file does not say.
     One thread for each worker: `processes` is `cores`. Without a file, Dask's own configuration
     (jobqueue.yaml) says all.
 
@@ -70,7 +71,9 @@ def _cluster(settings: dict[str, Any]) -> Any:
     from dask_jobqueue import SLURMCluster
 
     try:
-        return SLURMCluster(**settings)
+        # A login node has many users: the dashboard takes any port that is free.
+        options = {"dashboard_address": ":0", **settings.get("scheduler_options", {})}
+        return SLURMCluster(**{**settings, "scheduler_options": options})
     except (TypeError, ValueError) as error:
         found, advice = f"settings that it refuses ({error})", "See docs/clusters.md."
         raise ValueError(refusal(WHERE, found, "what SLURMCluster takes", advice)) from None

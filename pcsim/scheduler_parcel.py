@@ -145,8 +145,8 @@ def carry_out(order: Order, *needs: Parcel) -> Answer:
         with tempfile.TemporaryDirectory(prefix="pcsim-", dir=_scratch()) as place:
             root = Path(place) / "pieces"
             folders = {key: root / name for key, name in order.needs}
-            for folder, parcel in zip(folders.values(), needs, strict=True):
-                parcel.unpack(folder)
+            for folder, sent in zip(folders.values(), needs, strict=True):
+                sent.unpack(folder)
             job = Job(
                 key=order.key,
                 task=_own_name(order),

@@ -68,7 +68,7 @@ def job_script(file: str) -> str:
 
 
 def _cluster(settings: dict[str, Any]) -> Any:
-    from dask_jobqueue import SLURMCluster
+    from dask_jobqueue.slurm import SLURMCluster
 
     try:
         # A login node has many users: the dashboard takes any port that is free.

@@ -184,7 +184,9 @@ def _same_environment() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Dask, and what it runs on, from logging what is said here in one sentence."""
-    levels = {one: one.level for one in map(logging.getLogger, LOGGERS)}
+    # Children too: Dask gives some of its own a level of their own.
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in LOGGERS]
+    levels = {one: one.level for one in map(logging.getLogger, (*LOGGERS, *names))}
     for logger in levels:
         logger.setLevel(logging.CRITICAL + 1)
     try:

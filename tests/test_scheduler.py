@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,11 +23,12 @@ import pytest
 
 pytest.importorskip("distributed", reason="a cluster needs Dask: pip install 'pcsim[sweep]'")
 
+ROOT = Path(__file__).resolve().parent.parent
 TOY = Path(__file__).with_name("toy_sweep.py")
 TOTAL = 2 * (1 + 4 + 9 + 16) + 4
 """Of value² + seed over values 1 to 4 and seeds 0 and 1."""
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Toy:
@@ -38,16 +40,17 @@ class Toy:
         self.started: list[subprocess.Popen] = []
         shutil.copy(TOY, folder / "toy.py")
 
-    def call(self, *command: str) -> subprocess.Popen:
+    def call(self, *command: str, path: Path = ROOT) -> subprocess.Popen:
         environment = os.environ | {
+            "PYTHONPATH": str(path),
             "SWEEP_LOG": str(self.log),
             "SWEEP_HOLD": str(self.hold),
             "OMP_NUM_THREADS": "1",
-            "DASK_DISTRIBUTED__ADMIN__TICK__LIMIT": "1h",
         }
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
             env=environment,
+            cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -99,10 +102,10 @@ class Toy:
             time.sleep(0.05)
         return json.loads(file.read_text())["address"], scheduler
 
-    def worker(self, *options: str) -> subprocess.Popen:
+    def worker(self, *options: str, path: Path = ROOT) -> subprocess.Popen:
         place = str(self.folder / "scratch")
         common = ["--nthreads", "1", "--no-dashboard", "--local-directory", place]
-        return self.call("distributed.cli.dask_worker", *common, "--death-timeout", "60", *options)
+        return self.call("distributed.cli.dask_worker", *common, *options, path=path)
 
     def end(self) -> None:
         for process in self.started:
@@ -204,6 +207,28 @@ def test_a_killed_run_resumes_on_the_same_cluster(toy, serial):
     (toy.folder / "toy.py").write_text(source.replace("value**2 + seed", "value**3 + seed"))
     toy.finish(toy.start("--scheduler", address))
     assert (toy.out / "total").read_text() == str(2 * (1 + 8 + 27 + 64) + 4)
+
+
+def test_a_worker_with_other_sources_is_refused(toy, serial):
+    other = toy.folder / "other"
+    for room in ("pcsim", "circuits", "analysis", "experiments"):
+        shutil.copytree(ROOT / room, other / room, ignore=shutil.ignore_patterns("__pycache__"))
+    with (other / "pcsim" / "inference.py").open("a") as file:
+        file.write("# edited\n")
+    address, _ = toy.cluster(0)
+    process = toy.start("--scheduler", address)
+    assert "no workers yet; waiting" in process.stderr.readline()
+    wrong = toy.worker(address, path=other)
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert re.search(r"found sources of pcsim \w+, expected sources of pcsim \w+\.", err), err
+    assert "start them again" in err
+    assert toy.done() == set()
+    assert toy.begun() == []
+    os.killpg(wrong.pid, signal.SIGKILL)
+    toy.worker(address)
+    toy.finish(toy.start("--scheduler", address))
+    assert contents(toy.out) == serial
 
 
 def test_workers_of_a_killed_run_end(toy):

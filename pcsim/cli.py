@@ -36,6 +36,10 @@ Scale = Annotated[str, typer.Option(help="quick (3 replicas) or full (5 replicas
 Seeds = Annotated[int | None, typer.Option(help="Number of replicas; the scale's if not given.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Change a setting.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; one a core if not given.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="A Dask cluster: local, local:N, tcp://HOST:PORT, slurm or slurm:FILE.toml."),
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.")]
 
 
@@ -103,6 +107,7 @@ def put_to_test(
     seeds: Seeds = None,
     out: Out = None,
     workers: Workers = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Put models to hypotheses, beside their controls; print the verdicts.
 
@@ -111,7 +116,13 @@ def put_to_test(
     from pcsim import cli_battery
 
     text = cli_battery.put_to_test(
-        hypotheses, model, scale=scale, seeds=seeds, out=out, workers=_workers(workers)
+        hypotheses,
+        model,
+        scale=scale,
+        seeds=seeds,
+        out=out,
+        workers=_workers(workers),
+        scheduler=scheduler,
     )
     typer.echo(text)
 
@@ -124,6 +135,7 @@ def run(
     set_: Set = None,
     out: Out = None,
     workers: Workers = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Run an experiment; run it again to go on after a stop."""
     from pcsim import catalog
@@ -138,8 +150,19 @@ def run(
         settings=fitted(_pairs(set_), loaded.scales.get(scale, {})),
         out=out,
         workers=_workers(workers),
+        scheduler=scheduler,
     )
     typer.echo(f"{done.folder}: verdicts, figures and provenance are there.")
+
+
+@app.command()
+def jobscript(
+    file: Annotated[Path, typer.Argument(help="Settings of Slurm, a TOML file.")],
+) -> None:
+    """Print the job script that --scheduler slurm:FILE submits; nothing is submitted."""
+    from pcsim.scheduler_slurm import job_script
+
+    typer.echo(job_script(str(file)))
 
 
 @app.command()

@@ -52,6 +52,7 @@ def put_to_test(
     seeds: int | None,
     out: Path | None,
     workers: int,
+    scheduler: str | None = None,
 ) -> str:
     """Test and return the table of verdicts as text."""
     settings = {
@@ -67,7 +68,9 @@ def put_to_test(
         figures=lambda run: {},
     )
     folder = out if out is not None else cache_folder() / "test"
-    run = run_experiment(experiment, scale=scale, seeds=seeds, out=folder, workers=workers)
+    run = run_experiment(
+        experiment, scale=scale, seeds=seeds, out=folder, workers=workers, scheduler=scheduler
+    )
     return table(read_csv(run.folder / "verdicts.csv"))
 
 

@@ -20,6 +20,7 @@ from pcsim.experiment_progress import progress
 from pcsim.messages import check_choice, check_integer, refusal, unknown_name
 from pcsim.pool import Failure, Job, TaskName, run_jobs
 from pcsim.provenance import fingerprint, provenance, source_fingerprint
+from pcsim.scheduler import check_scheduler, run_on_cluster
 from pcsim.storage import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def run_experiment(
     settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     workers: int = 2,
+    scheduler: str | None = None,
 ) -> Run:
     """Run what is missing of an experiment and leave its verdicts, figures and provenance.
 
@@ -111,6 +113,9 @@ def run_experiment(
         Folder of the run; None means ``runs/<name>``.
     workers
         Processes of one thread each; 0 runs everything in this one.
+    scheduler
+        A Dask cluster instead, as `pcsim.scheduler` has them: "local", "local:4", the address of
+        a scheduler, "slurm:FILE". The numbers are the same.
 
     Returns
     -------
@@ -126,6 +131,8 @@ def run_experiment(
     where = f"run {experiment.name}"
     chosen = _settings(experiment, scale, seeds, settings or {})
     workers = check_integer(where, "workers", workers)
+    if scheduler is not None:
+        check_scheduler(scheduler)
     folder = Path(out) if out is not None else Path("runs") / experiment.name
     pieces = _ordered(where, experiment.pieces(chosen))
     marks = _fingerprints(pieces)
@@ -136,7 +143,13 @@ def run_experiment(
         done = {key for key, path in paths.items() if _is_done(path, marks[key])}
         jobs = [_job(piece, paths, marks) for piece in pieces if piece.key not in done]
         with progress(experiment.name, len(pieces), jobs) as report:
-            failures = run_jobs(jobs, finished=sorted(done), workers=workers, report=report)
+            if scheduler is None:
+                failures = run_jobs(jobs, finished=sorted(done), workers=workers, report=report)
+            else:
+                present = {key: paths[key] for key in done}
+                failures = run_on_cluster(
+                    jobs, scheduler=scheduler, workers=workers, present=present, report=report
+                )
         _raise_failures(where, folder, failures)
         state = fingerprint(marks)
         if jobs or not (folder / "provenance.json").is_file():
@@ -199,7 +212,6 @@ def _fingerprints(pieces: Sequence[Piece]) -> dict[str, str]:
     marks: dict[str, str] = {}
     for piece in pieces:
         task = TaskName.of(piece.task)
-        own = () if task.module.startswith("pcsim.") else (task.file,)
         try:
             marks[piece.key] = fingerprint(
                 {
@@ -208,12 +220,19 @@ def _fingerprints(pieces: Sequence[Piece]) -> dict[str, str]:
                     "kwargs": dict(piece.kwargs),
                     "needs": {need: marks[need] for need in piece.needs},
                     "package": package,
-                    "sources": [_text_of(piece, file) for file in (*own, *piece.sources)],
+                    "sources": [_text_of(piece, file) for file in _sources(piece)],
                 }
             )
         except TypeError as error:
             raise TypeError(f"piece {piece.key}: kwargs are not plain values. {error}") from None
     return marks
+
+
+def _sources(piece: Piece) -> tuple[str, ...]:
+    """Return the files outside pcsim that the piece depends on, its own first."""
+    task = TaskName.of(piece.task)
+    own = () if task.module.startswith("pcsim.") else (task.file,)
+    return (*own, *piece.sources)
 
 
 def _text_of(piece: Piece, file: str) -> str:
@@ -240,6 +259,7 @@ def _job(piece: Piece, paths: Mapping[str, Path], marks: Mapping[str, str]) -> J
         needs={need: paths[need] for need in piece.needs},
         fingerprint=marks[piece.key],
         weight=piece.weight,
+        sources=_sources(piece),
     )
 
 

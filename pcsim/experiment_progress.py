@@ -16,6 +16,9 @@ Report = Callable[[str, str, float], None]
 EVERY = 5.0
 """Seconds between plain lines about pieces that went well."""
 
+SHOWN = 3
+"""Pieces that the bar names."""
+
 
 @contextmanager
 def progress(name: str, total: int, jobs: Sequence[Job]) -> Iterator[Report]:
@@ -81,6 +84,12 @@ def _bar(name: str, jobs: Sequence[Job]) -> Iterator[Report]:
                 bar.advance(task, weights[key])
             if event == "failed":
                 bar.console.print(f"{key} failed after {seconds:.1f} s", style="red")
-            bar.update(task, now=", ".join(running))
+            bar.update(task, now=_some(running))
 
         yield report
+
+
+def _some(keys: Sequence[str]) -> str:
+    """Return the first few keys and how many more there are; a cluster runs hundreds at once."""
+    more = len(keys) - SHOWN
+    return ", ".join(keys[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from pcsim.messages import check_array, check_choice, check_number, refusal
+from pcsim.neural_quality import counted
 from pcsim.neural_spikes import check_spikes, make_spikes, renamed, spike_times
 from pcsim.responses import check_responses, make_responses
 
@@ -24,7 +25,8 @@ def bin_spikes(spikes: xr.Dataset, bin_width: float, *, unequal: str = "refuse")
     """Count spikes in bins.
 
     A bin holds the spikes in [edge, next edge): a spike on an edge belongs to the bin that begins
-    there, and one at the very end of the trial to none; `attrs["spikes_outside"]` counts those.
+    there, and one at the very end of the trial to none; `attrs["spikes_outside"]` counts those, and
+    `pcsim.neural.exclusions` all that was left out, here and before.
     `time` is the end of each bin, as in the responses of a model.
 
     Parameters
@@ -55,7 +57,7 @@ def bin_spikes(spikes: xr.Dataset, bin_width: float, *, unequal: str = "refuse")
     where = "bin_spikes"
     spikes = check_spikes(spikes, where)
     width = check_number(where, "bin_width", bin_width, positive=True)
-    start, stop, cut = _shared_window(spikes, unequal)
+    start, stop, cut, n_cut = _shared_window(spikes, unequal)
     n_bins = round((stop - start) / width)
     if n_bins < 1 or abs((stop - start) / width - n_bins) > EDGE_TOLERANCE * n_bins:
         found = f"bins of {width:.6g} s for trials of {stop - start:.6g} s"
@@ -68,14 +70,16 @@ def bin_spikes(spikes: xr.Dataset, bin_width: float, *, unequal: str = "refuse")
             at = np.floor((times - start) / width + EDGE_TOLERANCE).astype(np.intp)
             at = at[(at >= 0) & (at < n_bins)]
             count[row, :, column] = np.bincount(at, minlength=n_bins)
-    attrs = {**spikes.attrs, "spikes_outside": int(spikes.sizes["spike"] - count.sum())}
+    outside = int(spikes.sizes["spike"] - count.sum())
+    attrs = {**spikes.attrs, "spikes_outside": outside}
     attrs |= {"seconds_cut": cut} if cut else {}
     time = start + width * np.arange(1, n_bins + 1)
-    return on_labels(count, width, time, spikes, attrs)
+    binned = on_labels(count, width, time, spikes, attrs)
+    return counted(binned, {"spikes_outside": outside, "cut_trials": n_cut})
 
 
-def _shared_window(spikes: xr.Dataset, unequal: str) -> tuple[float, float, float]:
-    """Return the window that all trials share, and how many seconds lie outside of it."""
+def _shared_window(spikes: xr.Dataset, unequal: str) -> tuple[float, float, float, int]:
+    """Return the window that all trials share, and the seconds and trials that reach out of it."""
     check_choice("bin_spikes", "unequal", unequal, UNEQUAL)
     starts, stops = spikes["start"].values, spikes["stop"].values
     start, stop = float(starts.max()), float(stops.min())
@@ -88,8 +92,10 @@ def _shared_window(spikes: xr.Dataset, unequal: str) -> tuple[float, float, floa
     if stop <= start:
         found = "trials that share no time"
         raise ValueError(refusal("bin_spikes", found, "some", "Drop the trials that are short."))
-    cut = 0.0 if equal else float((stops - starts).sum() - starts.size * (stop - start))
-    return start, stop, cut
+    if equal:
+        return start, stop, 0.0, 0
+    longer = (stops - starts) - (stop - start)
+    return start, stop, float(longer.sum()), int((longer > 1e-9).sum())
 
 
 def on_labels(

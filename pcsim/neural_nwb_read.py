@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pcsim.messages import check_choice, refusal
 from pcsim.neural_nwb import MODULE, import_pynwb
+from pcsim.neural_quality import MISSING, counted
 from pcsim.neural_spikes import TIME_UNITS, make_spikes, renamed
 from pcsim.responses import make_responses, stimulus_array
 from pcsim.schema import text_array
@@ -24,6 +25,12 @@ from pcsim.schema import text_array
 __all__ = ["NwbContents", "read_nwb", "validate_nwb"]
 
 TRIAL_COLUMNS = ("start_time", "stop_time", "onset_time", "tags", "timeseries", "timeseries_index")
+
+
+NEAR = 1e-6
+"""Seconds within which two ends are one: files hold sums of steps, some in single precision."""
+MANY_TRIALS = 10
+"""From which on the times of trials tell something about their unit."""
 
 
 class NwbContents(NamedTuple):
@@ -41,13 +48,14 @@ def read_nwb(
     level: int = 0,
     area: str = "",
     time_unit: str = "s",
+    missing: str = "refuse",
 ) -> NwbContents:
     """Read the spikes of an NWB file, and the rates and stimulus if `write_nwb` wrote it.
 
     Spikes are cut into the trials of the file's `trials` table, each from `start_time` to
     `stop_time` with 0 at `onset_time` if there is that column, else at `start_time`; spikes between
-    trials are left out and counted in ``attrs["spikes_outside"]``. A file without trials is one
-    trial, from 0 to the last spike.
+    trials are left out and counted in ``attrs["spikes_outside"]`` and in the `exclusions` of the
+    spikes. A file without trials is one trial, from 0 to the last spike.
 
     Parameters
     ----------
@@ -57,18 +65,25 @@ def read_nwb(
         Labels of units, where the file does not have them as columns.
     time_unit
         "s", as NWB demands; some files are in "ms" nevertheless.
+    missing
+        What to do where the file says (`obs_intervals`) that a unit was not observed during the
+        whole of a trial: "refuse", or leave out each trial ("drop_trials") or each unit
+        ("drop_units") of which this is so; `exclusions` of the spikes counts them.
 
     Raises
     ------
     ValueError
-        If there is no such file, it is damaged or no NWB file, holds none of the three, or its
-        times cannot be seconds.
+        If there is no such file, it is damaged or no NWB file, holds none of the three, its
+        times cannot be seconds, or units were not observed during trials and that is refused.
     """
     where = f"read_nwb {Path(path).name}"
+    check_choice(where, "time_unit", time_unit, TIME_UNITS)
+    check_choice(where, "missing", missing, MISSING)
     with _opened(path, where) as file:
         given = {"population": population, "level": level, "area": area}
         source = {"source": Path(path).name, "nwb_identifier": str(file.identifier)}
-        spikes = None if file.units is None else _spikes(where, file, given, time_unit, source)
+        spikes = None if file.units is None else _spikes(where, file, given, time_unit, missing)
+        spikes = None if spikes is None else spikes.assign_attrs(source)
         module = file.processing.get(MODULE)
         responses = None
         if module is not None and "rate" in module.data_interfaces:
@@ -137,7 +152,7 @@ def _columns(table: Any) -> dict[str, NDArray[Any]]:
 
 
 def _spikes(
-    where: str, file: Any, given: dict[str, Any], time_unit: str, attrs: dict[str, Any]
+    where: str, file: Any, given: dict[str, Any], time_unit: str, missing: str
 ) -> xr.Dataset:
     table = file.units
     if "spike_times" not in table.colnames or len(table) == 0:
@@ -149,7 +164,7 @@ def _spikes(
     units = {**given, **_columns(table)}
     units["level"] = np.asarray(units["level"]).astype(np.int64)
     named, trials = np.asarray(table.id[:]), _trials(file)
-    scale = TIME_UNITS[check_choice(where, "time_unit", time_unit, TIME_UNITS)]
+    scale = TIME_UNITS[time_unit]
     seconds = [scale * np.sort(train) for train in trains]
     # As one long trial first, which refuses times that cannot be in this unit.
     ends = np.concatenate([*seconds, [0.0, 1e-3]])
@@ -159,39 +174,94 @@ def _spikes(
         stop=float(ends.max()),
         units=units,
         time_unit=time_unit,
-        attrs=attrs,
     )
     if trials is None:
         return renamed(whole, unit=named)
-    return _cut(where, seconds, trials, units, named, attrs)
+    spikes = renamed(_cut(where, seconds, trials, units), unit=named, trial=trials.number)
+    kept, gone = _observed(where, table, trials, scale, missing)
+    return counted(_part(spikes, kept), gone)
+
+
+def _observed(
+    where: str, table: Any, trials: _Trials, scale: float, missing: str
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the trials or units to keep, and what goes, as nobody looked at it."""
+    begin, end = trials.onset + trials.start, trials.onset + trials.stop
+    lost = np.zeros((begin.size, len(table)), bool)
+    for column in range(len(table)) if "obs_intervals" in table.colnames else ():
+        own = scale * np.asarray(table["obs_intervals"][column], float).reshape(-1, 2)
+        if own.size:
+            lost[:, column] = ~_within(begin, end, own)
+    if not lost.any():
+        return {}, {}
+    dim, axis = ("unit", 0) if missing == "drop_units" else ("trial", 1)
+    bad = lost.any(axis=axis)
+    pairs = f"{int(lost.sum())} of {lost.size} pairs of trial and unit not observed"
+    found = f"{pairs}, in {int(bad.sum())} of {bad.size} {dim}s"
+    if missing == "refuse":
+        advice = "Pass missing='drop_trials' or 'drop_units' to leave those out."
+        raise ValueError(refusal(where, found, "all observed (obs_intervals)", advice))
+    if bad.all():
+        other = "drop_trials" if dim == "unit" else "drop_units"
+        advice = f"Try missing='{other}'; are obs_intervals in seconds?"
+        raise ValueError(refusal(where, found, f"some whole {dim}s", advice))
+    return {dim: np.flatnonzero(~bad)}, {f"unobserved_{dim}s": int(bad.sum())}
+
+
+def _within(begin: Any, end: Any, intervals: Any) -> Any:
+    """Say which windows lie in one of the intervals; those that touch are one."""
+    ordered = intervals[np.argsort(intervals[:, 0])]
+    stops = np.maximum.accumulate(ordered[:, 1])
+    first = np.concatenate([[True], ordered[1:, 0] > stops[:-1] + NEAR])
+    low = ordered[first, 0]
+    high = stops[np.concatenate([np.flatnonzero(first)[1:] - 1, [stops.size - 1]])]
+    at = np.searchsorted(low, begin + NEAR, side="right") - 1
+    return (at >= 0) & (end <= high[at.clip(min=0)] + NEAR)
+
+
+def _part(spikes: xr.Dataset, kept: dict[str, Any]) -> xr.Dataset:
+    for dim, index in kept.items():
+        spikes = spikes.isel({dim: index})
+        mine = np.isin(spikes[f"spike_{dim}"].values, spikes[dim].values)
+        spikes = spikes.isel(spike=np.flatnonzero(mine))
+    return spikes
 
 
 def _cut(
-    where: str,
-    trains: list[NDArray[np.float64]],
-    trials: _Trials,
-    units: dict[str, Any],
-    named: NDArray[Any],
-    attrs: dict[str, Any],
+    where: str, trains: list[NDArray[np.float64]], trials: _Trials, units: dict[str, Any]
 ) -> xr.Dataset:
-    rows = []
-    for onset, start, stop in zip(trials.onset, trials.start, trials.stop, strict=True):
-        ends = (onset + start, onset + stop)
-        rows.append([t[slice(*np.searchsorted(t, ends))] - onset for t in trains])
-    inside, total = sum(t.size for row in rows for t in row), sum(t.size for t in trains)
-    if total and not inside:
+    begin, end = trials.onset + trials.start, trials.onset + trials.stop
+    rows, outside = [], [np.ones(train.size, bool) for train in trains]
+    for onset, *ends in zip(trials.onset, begin, end, strict=True):
+        parts = [slice(*np.searchsorted(train, ends)) for train in trains]
+        rows.append([t[part] - onset for t, part in zip(trains, parts, strict=True)])
+        for mask, part in zip(outside, parts, strict=True):
+            mask[part] = False
+    lost, total = sum(int(mask.sum()) for mask in outside), sum(t.size for t in trains)
+    if total and lost == total:
         found = f"{total} spikes, none of them within the {len(rows)} trials"
         advice = "Are spikes or trials in milliseconds? Pass time_unit='ms'."
         raise ValueError(refusal(where, found, "spikes within trials", advice))
+    _check_clock(where, trains, begin)
     spikes = make_spikes(
         rows,
         start=trials.start,
         stop=trials.stop,
         units=units,
         trial=trials.labels,
-        attrs={**attrs, "spikes_outside": total - inside},
+        attrs={"spikes_outside": lost},
     )
-    return renamed(spikes, unit=named, trial=trials.number)
+    return counted(spikes, {"spikes_outside": lost})
+
+
+def _check_clock(where: str, trains: list[NDArray[np.float64]], begin: Any) -> None:
+    """Refuse trials most of which begin after all spikes: their times are in another unit."""
+    last = max(float(train[-1]) for train in trains if train.size) if any(map(len, trains)) else 0.0
+    late = int((begin > last).sum())
+    if last and begin.size >= MANY_TRIALS and late > begin.size / 2:
+        found = f"{late} of {begin.size} trials that begin after the last spike, at {last:.6g} s"
+        advice = "Are the times of trials in milliseconds? Mend them in the file."
+        raise ValueError(refusal(where, found, "trials and spikes of one session", advice))
 
 
 def _settings(comments: str) -> dict[str, float]:

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pcsim.messages import check_array, check_choice, check_number, refusal
+from pcsim.messages import check_array, check_choice, check_integer, check_number, refusal
 from pcsim.responses import check_responses, make_responses
 
-__all__ = ["exclude_units", "exclusions", "responses_from_array"]
+__all__ = ["MISSING", "counted", "exclude_units", "exclusions", "responses_from_array"]
 
 MISSING = ("refuse", "drop_trials", "drop_units")
+
+MANY_SPIKES = 200
+LONG_BIN = 1.0
+"""Seconds. Among so many spikes some lie in one bin, if bins are longer than this."""
 
 
 def exclude_units(
@@ -50,6 +54,7 @@ def exclude_units(
     where = "exclude_units"
     responses = check_responses(responses, where)
     least = check_number(where, "min_rate", min_rate, low=0.0)
+    check_integer(where, "min_trials", min_trials, low=1)
     conditions, row = np.unique(responses["condition"].values, return_inverse=True)
     many = np.bincount(row)[row] >= min_trials
     if not many.any():
@@ -64,11 +69,22 @@ def exclude_units(
         raise ValueError(refusal(where, found, "at least one", "Lower min_rate."))
     kept = kept.isel(unit=np.flatnonzero(~(silent | slow)))
     gone = {"silent_units": silent.sum(), "slow_units": slow.sum(), "rare_trials": (~many).sum()}
-    return _counted(kept, gone)
+    return counted(kept, gone)
 
 
 def exclusions(recording: xr.Dataset) -> dict[str, int]:
-    """Return how many units, trials or bins each quality rule left out of a recording.
+    """Return how many units, trials, bins or spikes each rule left out of a recording, by rule.
+
+    ==================  =========================================================
+    nan_bins            entries of an array that were NaN, and nan_trials or
+                        nan_units, what was left out for them
+    cut_trials          trials that `bin_spikes` cut to what all have
+    spikes_outside      spikes in no bin, or of an NWB file in no trial
+    unobserved_trials   trials of an NWB file during which a unit was not
+                        observed, or unobserved_units, units so left out
+    silent_units        units without a spike; slow_units, below `min_rate`
+    rare_trials         trials of conditions with too few
+    ==================  =========================================================
 
     Examples
     --------
@@ -79,16 +95,15 @@ def exclusions(recording: xr.Dataset) -> dict[str, int]:
     return counted
 
 
-def _counted(recording: xr.Dataset, gone: Mapping[str, Any]) -> xr.Dataset:
+def counted(recording: xr.Dataset, gone: Mapping[str, Any]) -> xr.Dataset:
+    """Return a recording, or spikes, whose `exclusions` hold these numbers besides those before."""
     total = exclusions(recording)
     for rule, number in gone.items():
         if number:
             total[rule] = total.get(rule, 0) + int(number)
-    return (
-        recording.assign_attrs(exclusions=json.dumps(total, sort_keys=True))
-        if total
-        else (recording)
-    )
+    if not total:
+        return recording
+    return recording.assign_attrs(exclusions=json.dumps(total, sort_keys=True))
 
 
 def responses_from_array(
@@ -120,7 +135,8 @@ def responses_from_array(
     Raises
     ------
     ValueError
-        If counts are negative, infinite, or missing and that is refused, or all are.
+        If counts are negative, infinite, or missing and that is refused, or all are; if no two
+        of many spikes lie in one bin of more than a second: such a width is in milliseconds.
 
     Examples
     --------
@@ -140,6 +156,7 @@ def responses_from_array(
         low = float(array[~nan].min())
         found = f"counts from {low:.6g} to {array[~nan].max():.6g}"
         raise ValueError(refusal(where, found, "finite counts, not negative", "Mend them."))
+    _check_width(where, array[~nan], width)
     kept, gone = _without_missing(nan, missing)
     on_trial = {"condition": "recording", **(trial or {})}
     on_unit = {"population": "output", "level": 0, "area": "", **(units or {})}
@@ -154,7 +171,16 @@ def responses_from_array(
     ).assign_coords(bin_width=width)
     responses["rate"].attrs["units"] = "Hz"
     responses["spike_count"] = (shape, np.where(nan, 0.0, array).astype(np.float64))
-    return _counted(check_responses(responses.isel(kept), where), gone)
+    return counted(check_responses(responses.isel(kept), where), gone)
+
+
+def _check_width(where: str, count: Any, width: float) -> None:
+    """Refuse bins that hold at most one spike each and yet are said to be longer than a second."""
+    total = float(count.sum())
+    if width > LONG_BIN and total >= MANY_SPIKES and count.max() <= 1:
+        found = f"no two of {total:.0f} spikes in one bin of {width:.6g} s"
+        advice = "The width looks like milliseconds: give seconds."
+        raise ValueError(refusal(where, found, "some, as neurons fire", advice))
 
 
 def _without_missing(nan: Any, missing: str) -> tuple[dict[str, Any], dict[str, int]]:

@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -27,8 +28,20 @@ from typing import Any
 from pcsim.messages import refusal
 from pcsim.storage import atomic_path, write_json
 
-__all__ = ["Failure", "Job", "TaskName", "run_jobs"]
+__all__ = [
+    "Agenda",
+    "Failure",
+    "Job",
+    "TaskName",
+    "fill",
+    "run_jobs",
+    "settle",
+    "without_main_module",
+]
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+LEAST_ROOM = 4096
+"""Bytes; a disk with less than a block is full."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -92,6 +105,8 @@ class Job:
     needs: Mapping[str, Path]
     fingerprint: str
     weight: float = 1.0
+    sources: tuple[str, ...] = ()
+    """Files outside pcsim that another machine must have, with the same text."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +121,20 @@ class Failure:
 
 
 @dataclass
-class _State:
-    """What is still to do while the pool runs."""
+class Agenda:
+    """What is still to do while a run goes on; the same for processes and for a cluster."""
 
     waiting: dict[str, Job]
     finished: set[str]
     failures: dict[str, Failure] = field(default_factory=dict)
 
+    def ready(self) -> list[Job]:
+        """Return the jobs whose needs are met."""
+        return [job for job in self.waiting.values() if self.finished.issuperset(job.needs)]
+
     def next_job(self) -> Job | None:
         """Take the heaviest job whose needs are met, so that long pieces start first."""
-        ready = [j for j in self.waiting.values() if self.finished.issuperset(j.needs)]
+        ready = self.ready()
         if not ready:
             return None
         return self.waiting.pop(max(ready, key=lambda job: job.weight).key)
@@ -154,7 +173,7 @@ def run_jobs(
     list of Failure
         Of the jobs that failed or were not run for that reason; empty if all is well.
     """
-    state = _State({job.key: job for job in jobs}, set(finished))
+    state = Agenda({job.key: job for job in jobs}, set(finished))
     if workers == 0:
         _run_here(state, report)
     else:
@@ -162,21 +181,22 @@ def run_jobs(
     return list(state.failures.values())
 
 
-def _run_here(state: _State, report: Callable[[str, str, float], None]) -> None:
+def _run_here(state: Agenda, report: Callable[[str, str, float], None]) -> None:
     while job := state.next_job():
         report("start", job.key, 0.0)
         start = time.perf_counter()
         failure = fill(job)
-        _settle(state, job, failure, time.perf_counter() - start, report)
+        settle(state, job, failure, time.perf_counter() - start, report)
 
 
-def _settle(
-    state: _State,
+def settle(
+    state: Agenda,
     job: Job,
     failure: Failure | None,
     seconds: float,
     report: Callable[[str, str, float], None],
 ) -> None:
+    """Write down how a job ended, and tell."""
     if failure is None:
         state.finished.add(job.key)
         report("done", job.key, seconds)
@@ -190,14 +210,33 @@ def fill(job: Job) -> Failure | None:
     try:
         with atomic_path(job.folder) as part:
             part.mkdir()
-            job.task.find()(part, dict(job.needs), **job.kwargs)
-            write_json(part / "piece.json", {"key": job.key, "fingerprint": job.fingerprint})
+            with _said_when_full(part):
+                job.task.find()(part, dict(job.needs), **job.kwargs)
+                write_json(part / "piece.json", {"key": job.key, "fingerprint": job.fingerprint})
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in FULL:
             message = "the disk is full. Free some space and run again: it resumes"
         return Failure(job.key, message, traceback.format_exc())
     return None
+
+
+@contextmanager
+def _said_when_full(part: Path) -> Iterator[None]:
+    """Raise the system's own error for a full disk, whatever a library made of it.
+
+    HDF5 says it in the text of other errors, and numpy only how many bytes it could not write.
+    """
+    try:
+        yield
+    except Exception as error:
+        if "No space left on device" in str(error) or _room(part) < LEAST_ROOM:
+            raise OSError(errno.ENOSPC, "No space left on device") from error
+        raise
+
+
+def _room(part: Path) -> int:
+    return shutil.disk_usage(part.parent).free
 
 
 @dataclass
@@ -211,7 +250,7 @@ class _Worker:
 
 
 def _run_in_processes(
-    state: _State, workers: int, report: Callable[[str, str, float], None]
+    state: Agenda, workers: int, report: Callable[[str, str, float], None]
 ) -> None:
     crew: list[_Worker] = []
     try:
@@ -237,7 +276,7 @@ def _busy(crew: Sequence[_Worker]) -> int:
 
 
 def _hand_out(
-    state: _State, crew: Sequence[_Worker], report: Callable[[str, str, float], None]
+    state: Agenda, crew: Sequence[_Worker], report: Callable[[str, str, float], None]
 ) -> None:
     for worker in crew:
         if worker.job is None and (job := state.next_job()):
@@ -254,7 +293,7 @@ def _heard_from(crew: Sequence[_Worker]) -> list[_Worker]:
     return [w for w in busy if w.pipe in ready or w.process.sentinel in ready]
 
 
-def _take_back(state: _State, worker: _Worker, report: Callable[[str, str, float], None]) -> None:
+def _take_back(state: Agenda, worker: _Worker, report: Callable[[str, str, float], None]) -> None:
     job = worker.job
     assert job is not None
     try:
@@ -262,7 +301,7 @@ def _take_back(state: _State, worker: _Worker, report: Callable[[str, str, float
     except (EOFError, OSError):
         failure = _died(worker, job)
     worker.job = None
-    _settle(state, job, failure, time.perf_counter() - worker.since, report)
+    settle(state, job, failure, time.perf_counter() - worker.since, report)
 
 
 def _died(worker: _Worker, job: Job) -> Failure:
@@ -276,7 +315,7 @@ def _start() -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), daemon=True)
-    with _one_thread(), _no_main_module():
+    with _one_thread(), without_main_module():
         process.start()
     theirs.close()
     return _Worker(process, ours)
@@ -298,7 +337,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _no_main_module() -> Iterator[None]:
+def without_main_module() -> Iterator[None]:
     """Keep a child from running the parent's script again: tasks are found by their file."""
     main = sys.modules["__main__"]
     hidden = {name: main.__dict__.pop(name) for name in ("__file__",) if hasattr(main, name)}

@@ -17,7 +17,7 @@ LINES = (
     "stimuli measures plots data neural",
     "kinds weights declaration machine engine circuit brian synaptic deep control",
     "catalog verdict hypothesis roster protocols",
-    "pool experiment contract",
+    "pool scheduler experiment contract",
     "report sweep",
     "cli __main__",
 )
@@ -30,6 +30,9 @@ HEAVY = {
     "gymnasium": ("control",),
     "brian2": ("brian",),
     "matplotlib": ("plots", "report"),
+    "dask": ("scheduler",),
+    "distributed": ("scheduler",),
+    "dask_jobqueue": ("scheduler",),
 }
 """Package -> the rooms that may import it. Matplotlib also inside functions of content files."""
 
@@ -166,6 +169,7 @@ def test_top_of_the_package_imports_the_standard_library_only():
         ("pcsim.circuit", "import torch", "outside deep"),
         ("pcsim.circuit", "def f():\n    from torch import nn", "outside deep"),
         ("pcsim.circuit", "import brian2 as b", "outside brian"),
+        ("pcsim.sweep", "def f():\n    from distributed import Client", "outside scheduler"),
         ("pcsim.verdict", "def f():\n    import matplotlib.pyplot as plt", "outside plots"),
         ("pcsim.analysis.end_stopping", "import matplotlib.pyplot as plt", "outside plots"),
         ("pcsim.circuits.a", "from pcsim.circuits.b import MODEL", "imports content"),

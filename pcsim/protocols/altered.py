@@ -66,5 +66,6 @@ class ImageFunction:
         frames = stimulus.transpose("trial", "time", "y", "x").to_numpy() - 0.5
         rate = self.function(frames.reshape(*frames.shape[:2], -1))
         time = stimulus["time"].values + float(stimulus["frame_duration"])
-        units = {"population": "output", "level": 1, "area": "V1"}
+        middle = np.zeros(rate.shape[-1])
+        units = {"population": "output", "level": 1, "area": "V1", "x": middle, "y": middle}
         return make_responses(rate, time=time, units=units, trial=stimulus)

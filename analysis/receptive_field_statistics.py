@@ -119,7 +119,7 @@ def raised_on_scrambled(model: Any, seed: int) -> Model:
     beyond pairs of pixels can be learned. Luminance is clipped to its range.
     """
     if not isinstance(model, Learner):
-        return model
+        return cast("Model", model)
     natural = training_stimulus(model, "natural", seed=seed)
     flat = natural.to_numpy().reshape(natural.sizes["trial"], -1)
     mean = flat.mean(axis=0)

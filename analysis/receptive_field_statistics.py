@@ -30,9 +30,9 @@ __all__ = ["HYPOTHESIS"]
 
 LEVEL = 1
 ESTIMATES = ("latent", "output", "error")
-N_NOISE, SIDE = 3000, 24
+N_NOISE, SIDE = 2000, 24
 """Images of noise, and the side in pixels of the part of the field that they fill."""
-MOST_UNITS = {"quick": 32, "full": 64}
+MOST_UNITS = {"quick": 24, "full": 64}
 NEAR = 0.3
 """Degrees: largest distance of units from the field's centre on both axes."""
 GOOD_FIT = 0.7
@@ -200,8 +200,8 @@ HYPOTHESIS = Hypothesis(
     ),
     family="V1",
     protocol=(
-        "Least-squares receptive fields from 3000 images of Gaussian noise, 24 by 24 pixels in the "
-        "middle of the field, of up to 32 units within 0.3 degrees of the centre; Gabor functions "
+        "Least-squares receptive fields from 2000 images of Gaussian noise, 24 by 24 pixels in the "
+        "middle of the field, of up to 24 units within 0.3 degrees of the centre; Gabor functions "
         "fitted to each. A fit is good if it explains 70 % of the energy."
     ),
     statistic=(

@@ -227,8 +227,9 @@ HYPOTHESIS = Hypothesis(
             "Peak spatial frequency of 363 cells of macaque V1 (De Valois, Albrecht & Thorell "
             "1982, Vision Res. 22:545), as transcribed in Brain-Score's marques2020 data. 24 cells "
             "drawn from it lie within a distance of 1.36 / sqrt(24) = 0.28 in 19 of 20 cases. "
-            "Macaque simple cells lie near one family of widths, with fewer subfields than sparse coding predicts and "
-            "with blobs, which it lacks (Ringach 2002, J. Neurophysiol. 88:455)."
+            "Macaque simple cells lie near one family of widths, with fewer subfields than sparse "
+            "coding predicts and with blobs, which it lacks (Ringach 2002, J. Neurophysiol. "
+            "88:455)."
         ),
     ),
     requirements=(

@@ -113,7 +113,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
     shades = {
         "RB": ("vermillion", "o-"),
-        "RB-cut": ("vermillion", "o--"),
+        "RB/feedback cut": ("vermillion", "o--"),
         "RB-gauss": ("orange", "o-"),
         "LCA": ("purple", "o-"),
         "PATH": ("blue", "o-"),
@@ -129,9 +129,10 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
         ]
         if rows:
             mean = xr.concat(rows, "replica").mean("replica")
-            ax.plot(MASKS, mean, line, ms=3.5, color=OKABE_ITO[shade], label=label)
+            text = label.replace("/feedback", ",")
+            ax.plot(MASKS, mean, line, ms=3.5, color=OKABE_ITO[shade], label=text)
     ax.set_xticks(MASKS)
-    ax.set_ylim(0.0, 1.0)
+    ax.set_ylim(0.6, 1.0)
     ax.set_xlabel("Diameter of the mask (receptive fields)")
     ax.set_ylabel("Lifetime sparseness")
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)

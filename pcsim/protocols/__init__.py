@@ -1,5 +1,6 @@
 """What protocols of the battery share: whose response is read, where it looks, what it prefers."""
 
+from pcsim.protocols.altered import Altered, ImageFunction, alteration
 from pcsim.protocols.fields import map_fields, preferences
 from pcsim.protocols.gratings import amplitude, fitted_gratings, fitted_units, size_tuning
 from pcsim.protocols.rhythm import BANDS as RHYTHM_BANDS
@@ -30,7 +31,10 @@ __all__ = [
     "OUTPUTS",
     "RHYTHM_BANDS",
     "RHYTHM_TAPERS",
+    "Altered",
+    "ImageFunction",
     "Listening",
+    "alteration",
     "amplitude",
     "blank",
     "cannot_hear",

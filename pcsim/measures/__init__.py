@@ -41,6 +41,15 @@ from pcsim.measures.granger import (
     spectral_factor,
     spectral_granger,
 )
+from pcsim.measures.information import (
+    ShuffledInformation,
+    binary_words,
+    entropy,
+    gaussian_information,
+    joint_count,
+    mutual_information,
+    shuffle_corrected_information,
+)
 from pcsim.measures.lfp import lfp_proxy
 from pcsim.measures.multitaper import (
     Tapers,
@@ -48,6 +57,12 @@ from pcsim.measures.multitaper import (
     coherence,
     cross_spectrum,
     multitaper_spectrum,
+)
+from pcsim.measures.predictive_information import (
+    canonical_correlations,
+    gaussian_bottleneck,
+    gaussian_predictive_information,
+    predictive_information,
 )
 from pcsim.measures.rates import condition_mean, mean_rate, rectified
 from pcsim.measures.rdm import (
@@ -103,9 +118,12 @@ __all__ = [
     "Autoregression",
     "Encoding",
     "RsaBootstrap",
+    "ShuffledInformation",
     "Tapers",
     "annulus_depth",
+    "binary_words",
     "bootstrap_rsa",
+    "canonical_correlations",
     "chance_coherence",
     "circular_selectivity",
     "coherence",
@@ -123,6 +141,7 @@ __all__ = [
     "directed_asymmetry",
     "direction_selectivity",
     "end_stopping_index",
+    "entropy",
     "euclidean_rdm",
     "fit_autoregression",
     "fit_difference_of_gaussians",
@@ -130,8 +149,12 @@ __all__ = [
     "fit_naka_rushton",
     "fit_point_neuron",
     "fit_two_layer",
+    "gaussian_bottleneck",
+    "gaussian_information",
+    "gaussian_predictive_information",
     "half_max_share",
     "half_width",
+    "joint_count",
     "latency",
     "least_squares_receptive_field",
     "lfp_proxy",
@@ -140,6 +163,7 @@ __all__ = [
     "locality",
     "mean_rate",
     "multitaper_spectrum",
+    "mutual_information",
     "naka_rushton",
     "naka_rushton_jacobian",
     "neighbour_asymmetry",
@@ -157,6 +181,7 @@ __all__ = [
     "population_sparseness",
     "power_drift",
     "power_spectrum",
+    "predictive_information",
     "procrustes_distance",
     "radial_profile",
     "rdm_matrix",
@@ -166,6 +191,7 @@ __all__ = [
     "response_triggered_average",
     "ridge_encoding",
     "shape_distance",
+    "shuffle_corrected_information",
     "signal_correlation",
     "signal_power",
     "spatial_power_spectrum",

@@ -18,8 +18,15 @@ from pcsim.measures import (
     gaussian_bottleneck,
     mutual_information,
 )
-from pcsim.model import Model, lesion
-from pcsim.protocols import OUTPUTS, first_level, respond, signal_role, visual_field
+from pcsim.model import Model
+from pcsim.protocols import (
+    OUTPUTS,
+    first_level,
+    recording,
+    respond,
+    signal_role,
+    visual_field,
+)
 from pcsim.stimuli import damped_motion, damped_motion_covariance, moving_bars
 
 if TYPE_CHECKING:
@@ -57,7 +64,6 @@ class Late:
     seed: int = 0
     record_dt: float | None = None
     """Seconds between recorded times; None leaves it to the model."""
-    dt: float | None = None
 
     @property
     def field_shape(self) -> tuple[int, int] | None:
@@ -76,11 +82,7 @@ class Late:
         model = self.model
         if record is None and isinstance(model, Circuit):
             record = [p.name for p in model.populations if p.population in OUTPUTS]
-        if self.record_dt is not None:
-            model = lesion(model, record_dt=self.record_dt)
-        if self.dt is not None:
-            model = lesion(model, dt=self.dt)
-        responses = model.run(stimulus, seed=seed, record=record)
+        responses = recording(model, self.record_dt).run(stimulus, seed=seed, record=record)
         n = responses.sizes["time"]
         rng = np.random.default_rng([self.seed, 8])
         at = rng.permutation(n) if self.delay < 0 else np.maximum(np.arange(n) - self.delay, 0)

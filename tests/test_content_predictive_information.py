@@ -115,5 +115,13 @@ def test_late_control_is_late():
     np.testing.assert_array_equal(late[:, :4], np.repeat(prompt[:, :1], 4, axis=1))
 
 
+def test_late_units_carry_less_of_the_future_than_prompt_ones():
+    (control,) = [c for c in H08.controls if c.name == "delayed"]
+    prompt = catalog.load("circuits", "linear_nonlinear").untrained(seed=2)
+    late, evidence = found(control.transform(None, 2))
+    assert evidence["included"].all()
+    assert late < found(prompt)[0] - 0.1
+
+
 def test_models_without_images_are_not_asked():
     assert "no images" in H08.missing(catalog.load("circuits", "auditory_hierarchy"))

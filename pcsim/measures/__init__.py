@@ -17,7 +17,9 @@ from pcsim.measures.contrast import fit_naka_rushton, naka_rushton, naka_rushton
 from pcsim.measures.correlations import (
     noise_correlation,
     noise_correlation_matrix,
+    noise_signal_correlation,
     signal_correlation,
+    signal_correlation_matrix,
 )
 from pcsim.measures.encoding import (
     Encoding,
@@ -49,6 +51,11 @@ from pcsim.measures.information import (
     joint_count,
     mutual_information,
     shuffle_corrected_information,
+)
+from pcsim.measures.kernel_shape import (
+    biphasic_index,
+    separable_parts,
+    space_time_separability,
 )
 from pcsim.measures.lfp import lfp_proxy
 from pcsim.measures.multitaper import (
@@ -122,6 +129,7 @@ __all__ = [
     "Tapers",
     "annulus_depth",
     "binary_words",
+    "biphasic_index",
     "bootstrap_rsa",
     "canonical_correlations",
     "chance_coherence",
@@ -172,6 +180,7 @@ __all__ = [
     "noise_correlation",
     "noise_correlation_matrix",
     "noise_precision",
+    "noise_signal_correlation",
     "optimal_value",
     "orientation_selectivity",
     "pair_granger",
@@ -190,10 +199,13 @@ __all__ = [
     "resample_indices",
     "response_triggered_average",
     "ridge_encoding",
+    "separable_parts",
     "shape_distance",
     "shuffle_corrected_information",
     "signal_correlation",
+    "signal_correlation_matrix",
     "signal_power",
+    "space_time_separability",
     "spatial_power_spectrum",
     "spectral_factor",
     "spectral_granger",

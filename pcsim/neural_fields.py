@@ -107,6 +107,8 @@ def macaque_v1_curvature_henaff_2021(path: str | os.PathLike[str]) -> xr.Dataset
     try:
         with source.open(encoding="utf-8-sig", newline="") as lines:
             rows = list(csv.DictReader(lines))
+        if not rows:
+            raise ValueError("no rows")
         kind = [{"1": "natural", "2": "synthetic"}[row["sequence type"]] for row in rows]
         data = {
             name: ("sequence", np.array([float(row[column]) for row in rows]))
@@ -117,10 +119,6 @@ def macaque_v1_curvature_henaff_2021(path: str | os.PathLike[str]) -> xr.Dataset
         found = f"{source.name}, which cannot be read ({type(error).__name__}: {error})"
         advice = "It is damaged or another recording: get it again."
         raise ValueError(refusal(where, found, f"the table {CURVATURE_FILE}", advice)) from None
-    if not rows:
-        raise ValueError(
-            refusal(where, f"{source.name} without rows", "sequences", "Get it again.")
-        )
     labels = {"population": ("sequence", population), "category": ("sequence", kind)}
     citation = "Hénaff et al. (2021) Nat Commun 12:5982"
     return xr.Dataset(data, coords=labels, attrs={"citation": citation, "units": "degrees"})

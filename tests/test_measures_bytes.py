@@ -306,7 +306,6 @@ def test_kernel_of_a_cell_of_cat_lgn(rng):
     bins, and covariances, which take the mean rate off first, give [0.30, 0.35].
     """
     responses, stimulus = neural.lgn_kara_2000(folder("lgn_cat_kara2000"))
-    width = float(stimulus["frame_duration"])
     kernel = response_triggered_average(responses, stimulus, lags=range(12))
     parts = separable_parts(kernel).isel(unit=0)
     assert round(biphasic_index(parts["course"]).item(), 2) == 0.32

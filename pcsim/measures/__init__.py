@@ -21,6 +21,8 @@ from pcsim.measures.correlations import (
     signal_correlation,
     signal_correlation_matrix,
 )
+from pcsim.measures.curve_fit import bootstrap_curve_fit, curve_values, fit_curve
+from pcsim.measures.curve_models import CURVES, CurveModel
 from pcsim.measures.encoding import (
     Encoding,
     contiguous_folds,
@@ -122,7 +124,9 @@ from pcsim.measures.tuning import (
 )
 
 __all__ = [
+    "CURVES",
     "Autoregression",
+    "CurveModel",
     "Encoding",
     "RsaBootstrap",
     "ShuffledInformation",
@@ -130,6 +134,7 @@ __all__ = [
     "annulus_depth",
     "binary_words",
     "biphasic_index",
+    "bootstrap_curve_fit",
     "bootstrap_rsa",
     "canonical_correlations",
     "chance_coherence",
@@ -146,12 +151,14 @@ __all__ = [
     "cross_validated_r2",
     "crossnobis_rdm",
     "curvature",
+    "curve_values",
     "directed_asymmetry",
     "direction_selectivity",
     "end_stopping_index",
     "entropy",
     "euclidean_rdm",
     "fit_autoregression",
+    "fit_curve",
     "fit_difference_of_gaussians",
     "fit_gabor",
     "fit_naka_rushton",

@@ -88,7 +88,8 @@ class Late:
         at = rng.permutation(n) if self.delay < 0 else np.maximum(np.arange(n) - self.delay, 0)
         rate = responses["rate"]
         moved = rate.isel(time=at).assign_coords(time=rate["time"])
-        return responses.assign(rate=moved)
+        late: xr.Dataset = responses.assign(rate=moved)
+        return late
 
 
 def cells(rate: Any) -> tuple[Any, Any]:
@@ -217,16 +218,16 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     """Draw what groups say of the future against the past, below the bound."""
     from pcsim.plots import OKABE_ITO
 
-    names = ("black", "green", "vermillion", "blue", "sky blue", "purple")
+    names = ("black", "green", "vermillion", "blue", "sky", "purple")
     shades = dict(zip(SHOWN, names, strict=True))
     columns = {label: evidence[label] for label in SHOWN if evidence.get(label)}
     late = next((e for name, e in evidence.items() if name.endswith("/delayed")), ())
     reach = 0.05
     for label, found in {**columns, "LN, 100 ms late": late}.items():
         kept = [one.isel(unit=one["included"].values) for one in found]
-        x, y = (np.concatenate([one[n].values for one in kept] or [[]]) for n in ("past", "future"))
-        if x.size:
-            reach = max(reach, float(x.max()))
+        if kept:
+            x, y = (np.concatenate([one[n].values for one in kept]) for n in ("past", "future"))
+            reach = max(reach, float(x.max(initial=0.0)))
             shade = OKABE_ITO.get(shades.get(label, ""), "0.6")
             ax.plot(x, y, ".", ms=2.5, color=shade, alpha=0.7, label=label)
     first = next((found[0] for found in evidence.values() if len(found)), None)

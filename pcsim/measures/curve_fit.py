@@ -151,8 +151,8 @@ def _errors(curve: xr.DataArray, error: xr.DataArray | None, where: str) -> xr.D
     """Return the errors in the form of the curve, NaN if there are none."""
     if error is None:
         return xr.full_like(curve, np.nan)
-    with xr.set_options(arithmetic_join="exact"):
-        same = (error + 0.0 * curve).transpose(*curve.dims)
+    error, _ = xr.align(error, curve, join="exact")
+    same = (error + 0.0 * curve).transpose(*curve.dims)
     check_array(where, "error", same.values, positive=True)
     return same
 

@@ -59,11 +59,11 @@ def orientation_selectivity(
     curve = _without_sign(curve, dim, rectify, "orientation_selectivity")
     if fold:
         curve, at = _folded(curve, dim)
-        offsets, period = (0.5 * np.pi,), np.pi
+        index = _index(curve, at, dim, np.pi, (0.5 * np.pi,))
     else:
         at = _within_a_turn(curve, dim, "orientation_selectivity")
-        offsets, period = (0.5 * np.pi, 1.5 * np.pi), 2 * np.pi
-    return _index(curve, at, dim, period, offsets).rename("orientation_selectivity")
+        index = _index(curve, at, dim, 2 * np.pi, (0.5 * np.pi, 1.5 * np.pi))
+    return index.rename("orientation_selectivity")
 
 
 def _without_sign(curve: xr.DataArray, dim: str, rectify: str, where: str) -> xr.DataArray:

@@ -13,7 +13,11 @@ array([2., 1.])
 from __future__ import annotations
 
 from pcsim.neural_bins import align_spikes, bin_spikes, psth
-from pcsim.neural_fields import macaque_ganglion_apricot, rdms_92_images
+from pcsim.neural_fields import (
+    macaque_ganglion_apricot,
+    macaque_v1_curvature_henaff_2021,
+    rdms_92_images,
+)
 from pcsim.neural_loaders import (
     fly_h1_deruyter,
     lgn_kara_2000,
@@ -44,6 +48,7 @@ __all__ = [
     "locust_receptor_rokem_2006",
     "macaque_ganglion_apricot",
     "macaque_v1_counts_henaff_2021",
+    "macaque_v1_curvature_henaff_2021",
     "macaque_v1_henaff_2021",
     "macaque_v1_psth_henaff_2021",
     "macaque_v1_sparseness_tang_2018",

@@ -1,7 +1,8 @@
-"""Recordings that come as receptive fields or as dissimilarities: labelled tables, no responses."""
+"""Recordings that come as fields, dissimilarities or curvatures: labelled tables, no responses."""
 
 from __future__ import annotations
 
+import csv
 import os
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 import xarray as xr
 from scipy.spatial.distance import squareform
 
-from pcsim.messages import check_choice
-from pcsim.neural_files import read_mat, read_npz
+from pcsim.messages import check_choice, refusal
+from pcsim.neural_files import read_mat, read_npz, recording_file
 
-__all__ = ["macaque_ganglion_apricot", "rdms_92_images"]
+__all__ = ["macaque_ganglion_apricot", "macaque_v1_curvature_henaff_2021", "rdms_92_images"]
 
 CELL_TYPES = ("ON parasol", "OFF parasol", "ON midget", "OFF midget")
 RDM_SETS = {
@@ -68,6 +69,59 @@ def _upright(fields: Any) -> Any:
     flat = fields.reshape(len(fields), -1)
     peak = flat[np.arange(len(flat)), np.abs(flat).argmax(axis=1)]
     return fields * np.sign(peak).reshape(-1, *[1] * (fields.ndim - 1))
+
+
+CURVATURE_FILE = "curvature_235x.csv"
+CURVATURE = {
+    "change": "Delta Curvature: neural",
+    "change_control": "Delta Curvature: control",
+    "pixel_curvature": "Pixel curvature",
+}
+
+
+def macaque_v1_curvature_henaff_2021(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Load how much macaque V1 bends or straightens 720 image sequences, as published.
+
+    The curvature of noisy responses was estimated there with a model of the noise; it does not
+    follow from the counts by `pcsim.measures.cross_validated_curvature`, for which noise is too
+    strong.
+
+    Parameters
+    ----------
+    path
+        ``curvature_235x.csv`` or its folder.
+
+    Returns
+    -------
+    table
+        By `sequence`, degrees: `change` (neural less pixel curvature), `change_control` (the same
+        for linear-nonlinear model units), `pixel_curvature`; with labels `population` and
+        `category` ("natural" or "synthetic", a fade from first to last frame).
+
+    References
+    ----------
+    Hénaff et al. (2021), https://doi.org/10.1038/s41467-021-25939-z
+    """
+    where = "macaque_v1_curvature_henaff_2021"
+    source = recording_file(where, path, CURVATURE_FILE)
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        if not rows:
+            raise ValueError("no rows")
+        kind = [{"1": "natural", "2": "synthetic"}[row["sequence type"]] for row in rows]
+        data = {
+            name: ("sequence", np.array([float(row[column]) for row in rows]))
+            for name, column in CURVATURE.items()
+        }
+        population = [row["Dataset"] for row in rows]
+    except (KeyError, ValueError, TypeError) as error:
+        found = f"{source.name}, which cannot be read ({type(error).__name__}: {error})"
+        advice = "It is damaged or another recording: get it again."
+        raise ValueError(refusal(where, found, f"the table {CURVATURE_FILE}", advice)) from None
+    labels = {"population": ("sequence", population), "category": ("sequence", kind)}
+    citation = "Hénaff et al. (2021) Nat Commun 12:5982"
+    return xr.Dataset(data, coords=labels, attrs={"citation": citation, "units": "degrees"})
 
 
 def rdms_92_images(path: str | os.PathLike[str], which: str = "figure1") -> xr.DataArray:

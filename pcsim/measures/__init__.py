@@ -17,8 +17,12 @@ from pcsim.measures.contrast import fit_naka_rushton, naka_rushton, naka_rushton
 from pcsim.measures.correlations import (
     noise_correlation,
     noise_correlation_matrix,
+    noise_signal_correlation,
     signal_correlation,
+    signal_correlation_matrix,
 )
+from pcsim.measures.curve_fit import bootstrap_curve_fit, curve_values, fit_curve
+from pcsim.measures.curve_models import CURVES, CurveModel
 from pcsim.measures.encoding import (
     Encoding,
     contiguous_folds,
@@ -41,6 +45,20 @@ from pcsim.measures.granger import (
     spectral_factor,
     spectral_granger,
 )
+from pcsim.measures.information import (
+    ShuffledInformation,
+    binary_words,
+    entropy,
+    gaussian_information,
+    joint_count,
+    mutual_information,
+    shuffle_corrected_information,
+)
+from pcsim.measures.kernel_shape import (
+    biphasic_index,
+    separable_parts,
+    space_time_separability,
+)
 from pcsim.measures.lfp import lfp_proxy
 from pcsim.measures.multitaper import (
     Tapers,
@@ -48,6 +66,12 @@ from pcsim.measures.multitaper import (
     coherence,
     cross_spectrum,
     multitaper_spectrum,
+)
+from pcsim.measures.predictive_information import (
+    canonical_correlations,
+    gaussian_bottleneck,
+    gaussian_predictive_information,
+    predictive_information,
 )
 from pcsim.measures.rates import condition_mean, mean_rate, rectified
 from pcsim.measures.rdm import (
@@ -100,12 +124,19 @@ from pcsim.measures.tuning import (
 )
 
 __all__ = [
+    "CURVES",
     "Autoregression",
+    "CurveModel",
     "Encoding",
     "RsaBootstrap",
+    "ShuffledInformation",
     "Tapers",
     "annulus_depth",
+    "binary_words",
+    "biphasic_index",
+    "bootstrap_curve_fit",
     "bootstrap_rsa",
+    "canonical_correlations",
     "chance_coherence",
     "circular_selectivity",
     "coherence",
@@ -120,18 +151,25 @@ __all__ = [
     "cross_validated_r2",
     "crossnobis_rdm",
     "curvature",
+    "curve_values",
     "directed_asymmetry",
     "direction_selectivity",
     "end_stopping_index",
+    "entropy",
     "euclidean_rdm",
     "fit_autoregression",
+    "fit_curve",
     "fit_difference_of_gaussians",
     "fit_gabor",
     "fit_naka_rushton",
     "fit_point_neuron",
     "fit_two_layer",
+    "gaussian_bottleneck",
+    "gaussian_information",
+    "gaussian_predictive_information",
     "half_max_share",
     "half_width",
+    "joint_count",
     "latency",
     "least_squares_receptive_field",
     "lfp_proxy",
@@ -140,6 +178,7 @@ __all__ = [
     "locality",
     "mean_rate",
     "multitaper_spectrum",
+    "mutual_information",
     "naka_rushton",
     "naka_rushton_jacobian",
     "neighbour_asymmetry",
@@ -148,6 +187,7 @@ __all__ = [
     "noise_correlation",
     "noise_correlation_matrix",
     "noise_precision",
+    "noise_signal_correlation",
     "optimal_value",
     "orientation_selectivity",
     "pair_granger",
@@ -157,6 +197,7 @@ __all__ = [
     "population_sparseness",
     "power_drift",
     "power_spectrum",
+    "predictive_information",
     "procrustes_distance",
     "radial_profile",
     "rdm_matrix",
@@ -165,9 +206,13 @@ __all__ = [
     "resample_indices",
     "response_triggered_average",
     "ridge_encoding",
+    "separable_parts",
     "shape_distance",
+    "shuffle_corrected_information",
     "signal_correlation",
+    "signal_correlation_matrix",
     "signal_power",
+    "space_time_separability",
     "spatial_power_spectrum",
     "spectral_factor",
     "spectral_granger",

@@ -12,22 +12,31 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pcsim.messages import check_integer, check_number, refusal
+from pcsim.messages import check_choice, check_integer, check_number, refusal
 
 __all__ = ["annulus_depth", "locality", "neighbour_asymmetry", "radial_profile"]
 
 Floats = NDArray[np.float64]
 
+CENTRE = 0.3
+"""Share of the peak above which a pixel counts for the centroid."""
+
 
 def _over_maps(
-    field: xr.DataArray, measure: Callable[[Floats, Floats], Floats], where: str, name: str = ""
+    field: xr.DataArray,
+    measure: Callable[[Floats, Floats], Floats],
+    where: str,
+    name: str = "",
+    about: str = "peak",
 ) -> xr.DataArray:
-    """Apply `measure` to normalised maps (n, y, x) and distances from their peaks (n, y, x)."""
+    """Apply `measure` to normalised maps (n, y, x) and distances from their middles (n, y, x)."""
     field = check_field(field, where)
 
     def apply(maps: Floats) -> Floats:
         flat = maps.reshape(-1, *maps.shape[-2:]).astype(np.float64)
         normalised, distance = _from_peak(flat)
+        if about == "centroid":
+            distance = _from_centroid(normalised)
         values = measure(normalised, distance)
         values[~np.isfinite(normalised).all((1, 2))] = np.nan
         return values.reshape(maps.shape[:-2] + values.shape[1:])
@@ -64,7 +73,22 @@ def _from_peak(maps: Floats) -> tuple[Floats, Floats]:
     return normalised, distance
 
 
-def radial_profile(field: xr.DataArray, radii: Sequence[int] = range(6)) -> xr.DataArray:
+def _from_centroid(normalised: Floats) -> Floats:
+    rows, columns = np.indices(normalised.shape[1:])
+    weight = np.where(normalised > CENTRE, normalised, 0.0)
+    total = weight.sum((1, 2))
+    total = np.where(total > 0, total, 1.0)
+    row, column = ((weight * at).sum((1, 2)) / total for at in (rows, columns))
+    return np.asarray(np.hypot(rows - row[:, None, None], columns - column[:, None, None]))
+
+
+def radial_profile(
+    field: xr.DataArray,
+    radii: Sequence[int] = range(6),
+    *,
+    about: str = "peak",
+    rings: str = "nearest",
+) -> xr.DataArray:
     """Return the mean of the normalised field over rings around its peak.
 
     A ring of radius r holds the pixels whose distance from the peak rounds to r; what lies outside
@@ -75,6 +99,11 @@ def radial_profile(field: xr.DataArray, radii: Sequence[int] = range(6)) -> xr.D
     field : (..., y, x)
     radii
         Whole pixels.
+    about
+        "peak", or "centroid": the mean place of the pixels above 0.3 of the peak, weighted by their
+        values, which suits fields whose peak is broad and noisy.
+    rings
+        "nearest", or "between": distances from r to below r + 1.
 
     Returns
     -------
@@ -92,9 +121,11 @@ def radial_profile(field: xr.DataArray, radii: Sequence[int] = range(6)) -> xr.D
     chosen = [check_integer(where, "radius", r) for r in radii]
     if not chosen:
         raise ValueError(refusal(where, "no radii", "at least one"))
+    check_choice(where, "about", about, ("peak", "centroid"))
+    check_choice(where, "rings", rings, ("nearest", "between"))
 
     def profile(maps: Floats, distance: Floats) -> Floats:
-        ring = np.rint(distance)
+        ring = np.rint(distance) if rings == "nearest" else np.floor(distance)
         out = np.full((maps.shape[0], len(chosen)), np.nan)
         for k, radius in enumerate(chosen):
             inside = ring == radius
@@ -103,7 +134,7 @@ def radial_profile(field: xr.DataArray, radii: Sequence[int] = range(6)) -> xr.D
             out[:, k] = np.where(count > 0, sums / np.maximum(count, 1), np.nan)
         return out
 
-    return _over_maps(field, profile, where, "radius").assign_coords(radius=chosen)
+    return _over_maps(field, profile, where, "radius", about).assign_coords(radius=chosen)
 
 
 def annulus_depth(field: xr.DataArray, radii: Sequence[int] = range(1, 6)) -> xr.DataArray:

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def orientation_selectivity(
-    curve: xr.DataArray, *, dim: str = "orientation", rectify: str = "none"
+    curve: xr.DataArray, *, dim: str = "orientation", rectify: str = "none", fold: bool = True
 ) -> xr.DataArray:
     r"""Return the orientation selectivity index.
 
@@ -34,11 +34,14 @@ def orientation_selectivity(
         Radians. Directions (period 2 pi) are folded to orientations by their mean.
     dim, rectify
         The parameter; what to do with negative values.
+    fold
+        False, for directions: the preferred direction alone against the mean of the two at a right
+        angle to it, as in the tables of the Allen Institute.
 
     Returns
     -------
     index : (unit,)
-        From 0 to 1; NaN for units without response.
+        From 0 to 1, without folding from -1; NaN for units without response.
 
     Raises
     ------
@@ -54,8 +57,13 @@ def orientation_selectivity(
     0.333
     """
     curve = _without_sign(curve, dim, rectify, "orientation_selectivity")
-    folded, at = _folded(curve, dim)
-    return _opposite_index(folded, at, dim, np.pi).rename("orientation_selectivity")
+    if fold:
+        curve, at = _folded(curve, dim)
+        index = _index(curve, at, dim, np.pi, (0.5 * np.pi,))
+    else:
+        at = _within_a_turn(curve, dim, "orientation_selectivity")
+        index = _index(curve, at, dim, 2 * np.pi, (0.5 * np.pi, 1.5 * np.pi))
+    return index.rename("orientation_selectivity")
 
 
 def _without_sign(curve: xr.DataArray, dim: str, rectify: str, where: str) -> xr.DataArray:
@@ -75,8 +83,18 @@ def _folded(curve: xr.DataArray, dim: str) -> tuple[xr.DataArray, Floats]:
     return xr.concat(parts, dim=xr.DataArray(at[first], dims=dim, name=dim)), at[first]
 
 
-def _opposite_index(curve: xr.DataArray, at: Floats, dim: str, period: float) -> xr.DataArray:
-    """(pref - opposite) / (pref + opposite), the opposite half a period away."""
+def _within_a_turn(curve: xr.DataArray, dim: str, where: str) -> Floats:
+    at: Floats = curve[dim].values.astype(np.float64)
+    if at[-1] - at[0] >= 2 * np.pi * (1 - 1e-9):
+        found = f"{dim} from {at[0]:.6g} to {at[-1]:.6g}"
+        raise ValueError(refusal(where, found, "radians within one turn"))
+    return at
+
+
+def _index(
+    curve: xr.DataArray, at: Floats, dim: str, period: float, offsets: tuple[float, ...]
+) -> xr.DataArray:
+    """(pref - other) / (pref + other), the other the mean at some angles from the preferred."""
     if at.size < 3:
         found = f"{at.size} values of {dim}"
         raise ValueError(refusal("selectivity", found, "at least 3 within a period"))
@@ -86,7 +104,7 @@ def _opposite_index(curve: xr.DataArray, at: Floats, dim: str, period: float) ->
         preferred = at[flat.argmax(axis=1)]
         other = np.array(
             [
-                np.interp(angle + period / 2, at, row, period=period)
+                np.interp(angle + np.array(offsets), at, row, period=period).mean()
                 for angle, row in zip(preferred, flat, strict=True)
             ]
         )
@@ -126,11 +144,8 @@ def direction_selectivity(
     """
     where = "direction_selectivity"
     curve = _without_sign(curve, dim, rectify, where)
-    at = curve[dim].values.astype(np.float64)
-    if at[-1] - at[0] >= 2 * np.pi * (1 - 1e-9):
-        found = f"{dim} from {at[0]:.6g} to {at[-1]:.6g}"
-        raise ValueError(refusal(where, found, "radians within one turn"))
-    return _opposite_index(curve, at, dim, 2 * np.pi).rename(where)
+    at = _within_a_turn(curve, dim, where)
+    return _index(curve, at, dim, 2 * np.pi, (np.pi,)).rename(where)
 
 
 def circular_selectivity(

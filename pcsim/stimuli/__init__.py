@@ -25,6 +25,11 @@ from pcsim.stimuli.optic_flow import add_noise, optic_flow, running_speed
 from pcsim.stimuli.photographs import PHOTOGRAPHS, Photograph, photographs, preprocess
 from pcsim.stimuli.self_sound import self_sound_sequence
 from pcsim.stimuli.sequences import natural_sequences
+from pcsim.stimuli.stochastic_bar import (
+    damped_motion,
+    damped_motion_covariance,
+    moving_bars,
+)
 from pcsim.stimuli.tone_sequences import (
     local_global_sequence,
     markov_sequence,
@@ -44,6 +49,8 @@ __all__ = [
     "bars",
     "cascade_sequence",
     "check_patterns",
+    "damped_motion",
+    "damped_motion_covariance",
     "dead_leaves",
     "dead_leaves_stream",
     "eye_movements",
@@ -54,6 +61,7 @@ __all__ = [
     "m_sequence",
     "many_standards_sequence",
     "markov_sequence",
+    "moving_bars",
     "natural_patches",
     "natural_sequences",
     "oddball_sequence",

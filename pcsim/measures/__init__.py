@@ -64,7 +64,7 @@ from pcsim.measures.receptive_field import (
     least_squares_receptive_field,
     response_triggered_average,
 )
-from pcsim.measures.rsa import compare_rdms, noise_ceiling
+from pcsim.measures.rsa import compare_rdms, noise_ceiling, pseudovalues
 from pcsim.measures.rsa_bootstrap import RsaBootstrap, bootstrap_rsa, resample_indices
 from pcsim.measures.selectivity import (
     circular_selectivity,

@@ -109,16 +109,18 @@ def vectors(matrices: xr.DataArray) -> Any:
     return rdm_vector(both)
 
 
+@cache
 def shown_images(px_per_deg: float) -> Any:
     """Return the 92 images as luminance (image, y, x), 3 degrees a side, background at mid-grey.
 
     Contrast stays linear; its gain leaves 1 % of the pixels of all images above 1, and clips them.
     """
-    light = luminance_of(images_92(recording_folder(RECORDING)).values / 255.0)
+    coded = images_92(recording_folder(RECORDING)).values / 255.0
+    light = np.stack([luminance_of(image) for image in coded])
     background = luminance_of(np.array([[128.0 / 255.0]])).item()
     gain = 0.5 / (np.quantile(light, 0.99) - background)
     rows = overlap(light.shape[-1], round(EXTENT * px_per_deg))
-    small = np.einsum("iy,nyx,jx->nij", rows, light, rows)
+    small = rows @ light @ rows.T
     return np.clip(0.5 + gain * (small - background), 0.0, 1.0)
 
 

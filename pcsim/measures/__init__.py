@@ -155,6 +155,7 @@ __all__ = [
     "peak_and_plateau",
     "phase_randomised",
     "population_sparseness",
+    "pseudovalues",
     "power_drift",
     "power_spectrum",
     "procrustes_distance",

@@ -83,6 +83,12 @@ from pcsim.measures.spectra import (
     spectral_slope,
     spectral_variation,
 )
+from pcsim.measures.spike_prediction import (
+    bits_per_spike,
+    cross_validated_bits,
+    lagged,
+    poisson_ridge,
+)
 from pcsim.measures.subunit_models import (
     cross_validated_r2,
     fit_point_neuron,
@@ -105,6 +111,7 @@ __all__ = [
     "RsaBootstrap",
     "Tapers",
     "annulus_depth",
+    "bits_per_spike",
     "bootstrap_rsa",
     "chance_coherence",
     "circular_selectivity",
@@ -116,6 +123,7 @@ __all__ = [
     "contiguous_folds",
     "correlation_rdm",
     "cross_spectrum",
+    "cross_validated_bits",
     "cross_validated_curvature",
     "cross_validated_r2",
     "crossnobis_rdm",
@@ -132,6 +140,7 @@ __all__ = [
     "fit_two_layer",
     "half_max_share",
     "half_width",
+    "lagged",
     "latency",
     "least_squares_receptive_field",
     "lfp_proxy",
@@ -154,6 +163,7 @@ __all__ = [
     "parametric_granger",
     "peak_and_plateau",
     "phase_randomised",
+    "poisson_ridge",
     "population_sparseness",
     "pseudovalues",
     "power_drift",

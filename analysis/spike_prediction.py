@@ -33,12 +33,12 @@ __all__ = ["HYPOTHESIS"]
 RECORDINGS = ("lgn_cat_kara2000", "fly_h1_deruyter", "grasshopper_rokem2006")
 CELLS = ("cat LGN", "fly H1", "locust receptor")
 SHARE: Mapping[str, Mapping[str, float]] = {
-    "quick": {"cat LGN": 0.4, "fly H1": 0.1, "locust receptor": 1.0},
-    "full": {"cat LGN": 1.0, "fly H1": 0.5, "locust receptor": 1.0},
+    "quick": {"cat LGN": 0.3, "fly H1": 0.05, "locust receptor": 1.0},
+    "full": {"cat LGN": 1.0, "fly H1": 0.2, "locust receptor": 1.0},
 }
 """Of each recording, from its start."""
 MEMORY: Mapping[str, tuple[int, int]] = {
-    "cat LGN": (7, 5), "fly H1": (25, 8), "locust receptor": (30, 8),
+    "cat LGN": (7, 4), "fly H1": (25, 8), "locust receptor": (30, 8),
 }  # fmt: skip
 """Bins of the past that a spike may depend on, and raised cosines over them: 0.11, 0.1, 0.03 s."""
 SIDE = 5
@@ -199,7 +199,7 @@ def signal(model: Model, one: Cell, seed: int) -> Any:
     assert level is not None
     assert role is not None
     before, first, length = segments(one)
-    frames = movie(model, one)
+    frames = movie(model, one).astype(np.float32)
     trials = np.stack([frames[start - before : start + length] for start in first])
     stimulus = stimulus_array(
         trials, frame_duration=one.width, px_per_deg=visual_field(model)[1], condition="recorded"

@@ -13,6 +13,7 @@ from pcsim.measures.autoregression import (
     fit_autoregression,
     parametric_granger,
 )
+from pcsim.measures.bursts import burst_latencies, burst_onsets, log_slope, spectral_peak
 from pcsim.measures.contrast import fit_naka_rushton, naka_rushton, naka_rushton_jacobian
 from pcsim.measures.correlations import (
     noise_correlation,
@@ -113,6 +114,8 @@ __all__ = [
     "annulus_depth",
     "bits_per_spike",
     "bootstrap_rsa",
+    "burst_latencies",
+    "burst_onsets",
     "chance_coherence",
     "circular_selectivity",
     "coherence",
@@ -147,6 +150,7 @@ __all__ = [
     "lifetime_sparseness",
     "linear_cka",
     "locality",
+    "log_slope",
     "mean_rate",
     "multitaper_spectrum",
     "naka_rushton",
@@ -182,6 +186,7 @@ __all__ = [
     "spatial_power_spectrum",
     "spectral_factor",
     "spectral_granger",
+    "spectral_peak",
     "spectral_slope",
     "spectral_variation",
     "suppression_index",

@@ -20,7 +20,7 @@ from pcsim.neural import (
     locust_receptor_rokem_2006,
     recording_folder,
 )
-from pcsim.protocols import first_level, respond, signal_role, visual_field
+from pcsim.protocols import first_level, recording, respond, signal_role, visual_field
 from pcsim.responses import make_responses
 from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
@@ -33,7 +33,7 @@ __all__ = ["HYPOTHESIS"]
 RECORDINGS = ("lgn_cat_kara2000", "fly_h1_deruyter", "grasshopper_rokem2006")
 CELLS = ("cat LGN", "fly H1", "locust receptor")
 SHARE: Mapping[str, Mapping[str, float]] = {
-    "quick": {"cat LGN": 0.3, "fly H1": 0.05, "locust receptor": 1.0},
+    "quick": {"cat LGN": 0.25, "fly H1": 0.03, "locust receptor": 1.0},
     "full": {"cat LGN": 1.0, "fly H1": 0.2, "locust receptor": 1.0},
 }
 """Of each recording, from its start."""
@@ -73,7 +73,7 @@ def cell(name: str, scale: str) -> Cell:
         count, frames = counts(responses), 2.0 * stimulus.values[0] - 1.0
         located = len(count) // 10
         place = receptive_field(count[:located], frames[:located])
-        centred = np.roll(frames, (8 - place[0], 8 - place[1]), axis=(1, 2))[located:]
+        centred = np.roll(frames.astype(np.float32), (8 - place[0], 8 - place[1]), axis=(1, 2))[located:]
         return part(name, scale, count[located:], centred, float(responses["bin_width"]))
     if name == "fly H1":
         responses, stimulus = fly_h1_deruyter(folder)
@@ -145,6 +145,8 @@ class Shifted:
     """A model that sees every trial turned round by half its length."""
 
     model: Any
+    record_dt: float | None = None
+    """Seconds between recorded times; as the model does if None."""
 
     @property
     def field_shape(self) -> tuple[int, int] | None:
@@ -161,7 +163,8 @@ class Shifted:
     ) -> xr.Dataset:
         """Return the responses of the model to the turned stimulus."""
         turned = np.roll(stimulus.values, stimulus.sizes["time"] // 2, axis=1)
-        shown: xr.Dataset = self.model.run(stimulus.copy(data=turned), seed=seed, record=record)
+        model = recording(self.model, self.record_dt)
+        shown: xr.Dataset = model.run(stimulus.copy(data=turned), seed=seed, record=record)
         return shown
 
 
@@ -182,11 +185,13 @@ def movie(model: Model, one: Cell) -> Any:
     if one.frames.ndim == 1:
         patch = natural_patches(field, n=1, px_per_deg=px_per_deg, seed=43).to_numpy()[0, 0]
         pattern = (patch - patch.mean()) / np.abs(patch - patch.mean()).max()
-        return np.clip(0.5 + 0.5 * CONTRAST * one.frames[:, None, None] * pattern, 0.0, 1.0)
+        swing = (0.5 * CONTRAST * pattern).astype(np.float32)
+        contrast = one.frames[:, None, None].astype(np.float32)
+        return np.clip(np.float32(0.5) + contrast * swing, 0.0, 1.0)
     n = one.frames.shape[-1]
-    padded = np.pad(one.frames, ((0, 0), *[(side, side) for side in field]))
+    padded = np.pad(CONTRAST * one.frames, ((0, 0), *[(side, side) for side in field]))
     top, left = (side + n // 2 - side // 2 for side in field)
-    return 0.5 + CONTRAST * padded[:, top : top + field[0], left : left + field[1]]
+    return 0.5 + padded[:, top : top + field[0], left : left + field[1]]
 
 
 def signal(model: Model, one: Cell, seed: int) -> Any:
@@ -199,7 +204,7 @@ def signal(model: Model, one: Cell, seed: int) -> Any:
     assert level is not None
     assert role is not None
     before, first, length = segments(one)
-    frames = movie(model, one).astype(np.float32)
+    frames = movie(model, one)
     trials = np.stack([frames[start - before : start + length] for start in first])
     stimulus = stimulus_array(
         trials, frame_duration=one.width, px_per_deg=visual_field(model)[1], condition="recorded"

@@ -137,7 +137,10 @@ def reset_curve(model: Model, seed: int) -> tuple[Any, Any]:
     runs = []
     for push in (False, True):
         rate, step = outputs(model, tonic_input(model, tonic, 20.0, push=push), seed + 1)
-        runs.append([burst_onsets(one[:, 0], step, smoothing=SMOOTHING) for one in rate])
+        rhythm = [spectral_peak(one, step, segment=SEGMENT, band=BAND)[1] for one in rate]
+        onsets = [burst_onsets(one[:, 0], step, smoothing=SMOOTHING) for one in rate]
+        none = np.empty(0)
+        runs.append([o if r >= RHYTHMIC else none for o, r in zip(onsets, rhythm, strict=True)])
     old, shift = np.full(N_PUSHED, np.nan), np.full(N_PUSHED, np.nan)
     for trial, (free, pushed) in enumerate(zip(*runs, strict=True)):
         before, later = free[free < PUSH_AT], pushed[pushed > PUSH_AT + 2.0]
@@ -197,7 +200,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     ax.set_ylim(0.0, 1.0)
     ax.set_xlabel("Period (s)")
     ax.set_ylabel("Phase of burst onset (cycles)")
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, columnspacing=1.0)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, columnspacing=1.0)
 
 
 HYPOTHESIS = Hypothesis(

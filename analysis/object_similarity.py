@@ -191,7 +191,7 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
         evidence[f"tau_a_{name}"] = ((), tau)
     evidence["hmax"] = ("unit", pseudovalues(brain[HMAX], brain[HUMAN]))
     evidence["ceiling"] = ("bound", np.array(brain["ceiling"]))
-    evidence["included"] = ("unit", np.ones(n, dtype=bool))
+    evidence["included"] = ("unit", np.full(n, not still))
     return xr.Dataset(evidence)
 
 
@@ -259,7 +259,8 @@ HYPOTHESIS = Hypothesis(
         "remembered), 0.3 s each. A field is smaller than an image, so it is put at the places of "
         "a square grid that covers it, 16 px or one field apart; the mean rates of the last 0.1 s "
         "at all places are one pattern. Dissimilarity = 1 - correlation of patterns, 1 where a "
-        "pattern does not vary."
+        "pattern does not vary. Images count if the patterns of any vary: a silent level has no "
+        "geometry."
     ),
     statistic=(
         "Pearson correlation of the model's 4186 dissimilarities with those of mean human IT "

@@ -117,12 +117,12 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     for place, (name, course, paint) in enumerate(rows):
         time, values = course["time"].values, course.to_numpy()
         scaled = (values - values.mean()) / np.abs(values - values.mean()).max()
-        ax.plot(time, -2.2 * place + scaled, color=paint, linewidth=0.6, linestyle="-")
-        ax.annotate(name, (0.3, -2.2 * place + 1.05), va="bottom", fontsize=6, color=paint)
+        ax.plot(time, -2.6 * place + scaled, color=paint, linewidth=0.6, linestyle="-")
+        ax.annotate(name, (0.3, -2.6 * place + 1.02), va="bottom", fontsize=6, color=paint)
     for jump in first["jump"].values:
         ax.axvline(jump, color="0.7", linestyle=":", linewidth=0.6, zorder=0)
     ax.set_xlim(0.0, DURATION)
-    ax.set_ylim(-2.2 * len(rows) + 0.9, 1.6)
+    ax.set_ylim(-2.6 * len(rows) + 1.3, 1.6)
     ax.set_yticks([])
     ax.set_xlabel("Time (s), dotted: the movement jumps")
     ax.set_ylabel("One channel, each to its own scale")

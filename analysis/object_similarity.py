@@ -93,14 +93,14 @@ def deepest(model: Model) -> tuple[int, str] | None:
 
 @cache
 def published() -> dict[str, Any]:
-    """Return dissimilarities (4186,) of human and monkey IT and of HMAX, and the noise ceiling."""
+    """Return dissimilarities (4186,) of IT and of HMAX, those of single sessions, their ceiling."""
     folder = recording_folder(RECORDING)
     found = {}
     for which in ("figure1", "models"):
         stored = rdms_92_images(folder, which)
         found |= dict(zip(stored["rdm"].values.tolist(), vectors(stored), strict=True))
     subjects = vectors(rdms_92_images(folder, "human"))
-    return {**found, "ceiling": noise_ceiling(subjects)}
+    return {**found, "sessions": subjects, "ceiling": noise_ceiling(subjects)}
 
 
 def vectors(matrices: xr.DataArray) -> Any:
@@ -189,6 +189,8 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
     for name, target in targets.items():
         tau = 0.0 if still else compare_rdms(ours, target, method="tau_a").item()
         evidence[f"tau_a_{name}"] = ((), tau)
+    each = np.zeros(1) if still else compare_rdms(ours, brain["sessions"])
+    evidence["sessions"] = ((), float(each.mean()))
     evidence["hmax"] = ("unit", pseudovalues(brain[HMAX], brain[HUMAN]))
     evidence["ceiling"] = ("bound", np.array(brain["ceiling"]))
     evidence["included"] = ("unit", np.full(n, not still))
@@ -234,7 +236,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     first = evidence[shown[0]][0]
     low, high = first["ceiling"].to_numpy()
     ax.axhspan(low, high, color="0.92", linewidth=0)
-    ax.annotate("noise ceiling", (-0.4, 0.5 * (low + high)), va="center", fontsize=6)
+    ax.annotate("noise ceiling, single sessions", (-0.4, 0.5 * (low + high)), va="center", fontsize=6)
     for level, text in ((0.491, "monkey and human IT"), (float(first["hmax"].mean()), "HMAX")):
         ax.axhline(level, color="black", linestyle="--", linewidth=0.6)
         ax.annotate(text, (len(shown) - 0.5, level), ha="right", va="bottom", fontsize=6)
@@ -265,7 +267,8 @@ HYPOTHESIS = Hypothesis(
     statistic=(
         "Pearson correlation of the model's 4186 dissimilarities with those of mean human IT "
         "(316 voxels), as jackknife pseudo-values of the images. Beside it, not judged: monkey IT "
-        "(674 neurons), tau a. The interval takes the images anew for each replica, so it is up to "
+        "(674 neurons), tau a, and the mean over eight "
+        "sessions of single subjects, to which the noise ceiling belongs. The interval takes the images anew for each replica, so it is up to "
         "the root of their number narrower than one over images alone."
     ),
     signal="latent units of the deepest level (output or error units of models without them)",

@@ -1,4 +1,4 @@
-"""H41: what a higher area has to send is brief updates; the lower circuit makes the trajectories."""
+"""H41: a higher area has to send only brief updates; the lower circuit makes the trajectories."""
 
 from __future__ import annotations
 

@@ -236,7 +236,9 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     first = evidence[shown[0]][0]
     low, high = first["ceiling"].to_numpy()
     ax.axhspan(low, high, color="0.92", linewidth=0)
-    ax.annotate("noise ceiling, single sessions", (-0.4, 0.5 * (low + high)), va="center", fontsize=6)
+    ax.annotate(
+        "noise ceiling, single sessions", (-0.4, 0.5 * (low + high)), va="center", fontsize=6
+    )
     for level, text in ((0.491, "monkey and human IT"), (float(first["hmax"].mean()), "HMAX")):
         ax.axhline(level, color="black", linestyle="--", linewidth=0.6)
         ax.annotate(text, (len(shown) - 0.5, level), ha="right", va="bottom", fontsize=6)
@@ -267,8 +269,8 @@ HYPOTHESIS = Hypothesis(
     statistic=(
         "Pearson correlation of the model's 4186 dissimilarities with those of mean human IT "
         "(316 voxels), as jackknife pseudo-values of the images. Beside it, not judged: monkey IT "
-        "(674 neurons), tau a, and the mean over eight "
-        "sessions of single subjects, to which the noise ceiling belongs. The interval takes the images anew for each replica, so it is up to "
+        "(674 neurons), tau a, and the mean over eight sessions of single subjects, to which the "
+        "noise ceiling belongs. The interval takes the images anew for each replica, so it is up to "
         "the root of their number narrower than one over images alone."
     ),
     signal="latent units of the deepest level (output or error units of models without them)",

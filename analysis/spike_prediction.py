@@ -37,9 +37,10 @@ SHARE: Mapping[str, Mapping[str, float]] = {
 }
 """Of each recording, from its start."""
 MEMORY: Mapping[str, tuple[int, int]] = {
-    "cat LGN": (7, 4), "fly H1": (25, 8), "locust receptor": (30, 8),
+    "cat LGN": (7, 7), "fly H1": (25, 13), "locust receptor": (20, 20),
 }  # fmt: skip
-"""Bins of the past that a spike may depend on, and raised cosines over them: 0.11, 0.1, 0.03 s."""
+"""Bins of the past that a spike may depend on, and raised cosines over them: 0.11, 0.1, 0.02 s."""
+PENALTIES = (1.0, 30.0, 1000.0)
 SIDE = 5
 """Checks a side around the receptive field: 25 channels of the raw stimulus of the cat's cell."""
 COMPONENTS = 4
@@ -72,7 +73,9 @@ def cell(name: str, scale: str) -> Cell:
         count, frames = counts(responses), 2.0 * stimulus.values[0] - 1.0
         located = len(count) // 10
         place = receptive_field(count[:located], frames[:located])
-        centred = np.roll(frames.astype(np.float32), (8 - place[0], 8 - place[1]), axis=(1, 2))[located:]
+        centred = np.roll(frames.astype(np.float32), (8 - place[0], 8 - place[1]), axis=(1, 2))[
+            located:
+        ]
         return part(name, scale, count[located:], centred, float(responses["bin_width"]))
     if name == "fly H1":
         responses, stimulus = fly_h1_deruyter(folder)
@@ -217,7 +220,7 @@ def raw_bits(name: str, scale: str) -> Any:
     frames = one.frames if one.frames.ndim == 1 else middle(one.frames)
     whole = lagged(frames.reshape(len(frames), -1), *MEMORY[name])
     return cross_validated_bits(
-        whole[first[0] : first[-1] + length], spikes(one), n_folds=N_FOLDS
+        whole[first[0] : first[-1] + length], spikes(one), n_folds=N_FOLDS, penalties=PENALTIES
     )
 
 
@@ -228,7 +231,9 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
         one = cell(name, scale)
         rate, shown = signal(model, one, seed)
         features = lagged(channels(rate, shown, one), *MEMORY[name])
-        bits.append(cross_validated_bits(features, spikes(one), n_folds=N_FOLDS))
+        bits.append(
+            cross_validated_bits(features, spikes(one), n_folds=N_FOLDS, penalties=PENALTIES)
+        )
         raw.append(raw_bits(name, scale))
         alive.append(bool((np.ptp(rate, axis=0) > 1e-9).any()))
     return xr.Dataset(
@@ -284,7 +289,7 @@ HYPOTHESIS = Hypothesis(
         "a pixel of the model's field, its contrast 0.25, the cell's receptive field in the middle "
         "(found in the first tenth of the recording, which is not scored). A stimulus of one "
         "number sets the contrast of a natural patch, as the models have neither ears nor wings. "
-        "Poisson regression on the past 0.11, 0.1 and 0.03 s of 25 units around the middle, or of "
+        "Poisson regression on the past 0.11, 0.1 and 0.02 s of 25 units around the middle, or of "
         "the 4 leading components of all units; on 25 checks or on the number itself for the "
         "stimulus. Five contiguous folds, penalty chosen within the training data."
     ),

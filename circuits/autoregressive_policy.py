@@ -1,4 +1,4 @@
-r"""An autoregressive policy: each command of the muscles follows from the last ones, by feed-forward.
+r"""An autoregressive policy: each command of the muscles follows from the last, by feed-forward.
 
 .. math:: a_t = \mu(h_t) + \sigma(h_t) \odot z_t, \qquad
     h_t = (a_{t-1}, \dots, a_{t-L}, u), \quad z_t \sim N(0, I)

@@ -7,7 +7,7 @@ order of the pyloric network, but its phases :math:`d_c / T` fall as the period 
 of H40, which does not lack a rhythm but a constant phase (after the alternatives in Marder &
 Bucher 2001, Curr. Biol. 11:R986).
 
-Own choices: delays that give the phases of the demonstrations at the shortest period; noise as there.
+Own choices: delays that give the phases of the demonstrations at the shortest period; their noise.
 """
 
 from __future__ import annotations

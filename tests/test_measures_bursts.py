@@ -59,7 +59,7 @@ def test_peak_of_the_spectrum_of_a_line_in_white_noise(rng):
         noise + amplitude * np.sin(2 * np.pi * 0.75 * t)[:, None], step, segment=12.0, band=(0.1, 6)
     )
     assert found == pytest.approx(0.75, abs=1 / 12.0)
-    # Of a Hann window a line of amplitude a stands at a^2 T / 3 over the density 2 dt of unit noise.
+    # By a Hann window a line of amplitude a has density a^2 T / 3; unit noise has 2 dt.
     assert ratio == pytest.approx(1.0 + amplitude**2 * 12.0 / 3.0 / (2 * step), rel=0.1)
     assert spectral_peak(noise, step, segment=12.0, band=(0.1, 6))[1] < 2.0
     assert spectral_peak(np.ones((500, 1)), step, segment=12.0, band=(0.1, 6))[1] == 0.0
@@ -128,7 +128,9 @@ def test_regression_refuses_what_it_cannot_fit(refused):
     assert "a spike" in refused(poisson_ridge, np.ones((3, 1)), np.zeros(3), penalty=1.0)
     assert "as many or fewer" in refused(lagged, np.ones((5, 1)), 3, 4)
     counts = np.r_[np.ones(10), np.zeros(20)]
-    assert "fold without spikes" in refused(cross_validated_bits, np.ones((30, 1)), counts, n_folds=3)
+    assert "fold without spikes" in refused(
+        cross_validated_bits, np.ones((30, 1)), counts, n_folds=3
+    )
 
 
 def test_pseudovalues_are_the_jackknife(rng):

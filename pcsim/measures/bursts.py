@@ -1,4 +1,4 @@
-r"""Rhythms: when bursts begin, what phase they keep, and how far a line stands above the spectrum."""
+"""Rhythms: when bursts begin, what phase they keep, and how far a line tops the spectrum."""
 
 from __future__ import annotations
 

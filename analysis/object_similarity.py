@@ -95,7 +95,7 @@ def deepest(model: Model) -> tuple[int, str] | None:
 def published() -> dict[str, Any]:
     """Return dissimilarities (4186,) of IT and of HMAX, those of single sessions, their ceiling."""
     folder = recording_folder(RECORDING)
-    found = {}
+    found: dict[str, Any] = {}
     for which in ("figure1", "models"):
         stored = rdms_92_images(folder, which)
         found |= dict(zip(stored["rdm"].values.tolist(), vectors(stored), strict=True))
@@ -182,7 +182,7 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
     n = rdm_matrix(ours).shape[0]
     still = np.ptp(ours) <= 1e-12
     targets = {"human": brain[HUMAN], "monkey": brain[MONKEY]}
-    evidence = {
+    evidence: dict[str, Any] = {
         name: ("unit", np.zeros(n) if still else pseudovalues(ours, target))
         for name, target in targets.items()
     }
@@ -216,7 +216,8 @@ def missing(model: Model) -> str:
 
 def untrained(model: Any, seed: int) -> Any:
     """Return a learner as it was before it learned; what does not learn stays as it is."""
-    return model.untrained(seed=seed) if isinstance(model, Learner) else model
+    draw = getattr(model, "untrained", None)
+    return draw(seed=seed) if isinstance(model, Learner) and draw is not None else model
 
 
 def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:

@@ -41,8 +41,8 @@ MEMORY: Mapping[str, tuple[int, int]] = {
 }  # fmt: skip
 """Bins of the past that a spike may depend on, and raised cosines over them: 0.11, 0.1, 0.02 s."""
 PENALTIES = (1.0, 30.0, 1000.0)
-SIDE = 5
-"""Checks a side around the receptive field: 25 channels of the raw stimulus of the cat's cell."""
+SIDE = 3
+"""Checks a side around the receptive field: 9 channels of the raw stimulus of the cat's cell."""
 COMPONENTS = 4
 """Channels of a model's signal for a stimulus of one number."""
 CONTRAST = 0.25
@@ -140,7 +140,7 @@ class Shifted:
 
 
 def middle(images: Any) -> Any:
-    """Return the 25 pixels around the middle of (..., y, x) as (..., 25)."""
+    """Return the 9 pixels around the middle of (..., y, x) as (..., 9)."""
     top, left = (n // 2 - SIDE // 2 for n in images.shape[-2:])
     cut = images[..., top : top + SIDE, left : left + SIDE]
     return cut.reshape(*cut.shape[:-2], -1)
@@ -195,7 +195,7 @@ def segments(one: Cell) -> tuple[int, Any, int]:
 
 
 def channels(rate: Any, shown: xr.Dataset, one: Cell) -> Any:
-    """Return the channels that stand for a model: 25 units at the middle, or 4 components."""
+    """Return the channels that stand for a model: 9 units at the middle, or 4 components."""
     if one.frames.ndim == 1:
         centred = rate - rate.mean(axis=0)
         _, axes = np.linalg.eigh(centred.T @ centred)
@@ -289,8 +289,8 @@ HYPOTHESIS = Hypothesis(
         "a pixel of the model's field, its contrast 0.25, the cell's receptive field in the middle "
         "(found in the first tenth of the recording, which is not scored). A stimulus of one "
         "number sets the contrast of a natural patch, as the models have neither ears nor wings. "
-        "Poisson regression on the past 0.11, 0.1 and 0.02 s of 25 units around the middle, or of "
-        "the 4 leading components of all units; on 25 checks or on the number itself for the "
+        "Poisson regression on the past 0.11, 0.1 and 0.02 s of 9 units around the middle, or of "
+        "the 4 leading components of all units; on 9 checks or on the number itself for the "
         "stimulus. Five contiguous folds, penalty chosen within the training data."
     ),
     statistic=(

@@ -271,7 +271,7 @@ HYPOTHESIS = Hypothesis(
         "Pearson correlation of the model's 4186 dissimilarities with those of mean human IT "
         "(316 voxels), as jackknife pseudo-values of the images. Beside it, not judged: monkey IT "
         "(674 neurons), tau a, and the mean over eight sessions of single subjects, to which the "
-        "noise ceiling belongs. The interval takes the images anew for each replica, so it is up to "
+        "noise ceiling belongs. The interval takes the images anew for each replica: it is up to "
         "the root of their number narrower than one over images alone."
     ),
     signal="latent units of the deepest level (output or error units of models without them)",

@@ -89,6 +89,8 @@ def hypothesis_laws(hypothesis: Any) -> Iterator[str]:
     yield from _text_laws(hypothesis)
     yield from _expectation_laws(hypothesis)
     yield from _control_laws(hypothesis)
+    if hypothesis.absent():
+        return  # Nothing can be shown to a model without the recordings.
     base = _capable(hypothesis)
     if base is None:
         advice = "Let `missing` return '' for a model that has the signal."

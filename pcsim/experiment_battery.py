@@ -168,7 +168,7 @@ def _observing(
             "seed": seed,
             "scale": battery.scale,
             "control": None,
-            "reason": "" if serves else hypothesis.inapplicable(column.label),
+            "reason": hypothesis.absent() if serves else hypothesis.inapplicable(column.label),
         },
         needs=(f"train/{slug(column.label)}/{seed}",),
         sources=(*_file(name), *_file(column.circuit)),

@@ -21,6 +21,7 @@ from pcsim.hypothesis_parts import (
 )
 from pcsim.messages import refusal, unknown_name
 from pcsim.model import Model
+from pcsim.neural_files import absent_recordings
 from pcsim.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Hypothesis:
     units: str = ""
     missing: Callable[[Any], str] = nothing_missing
     """Reason why a model has no such signal, "" if it has."""
+    recordings: tuple[str, ...] = ()
+    """Folders in PCSIM_DATA with the recordings it needs; without them it is N/A for any model."""
     combine: Combine = mean_of_the_variable
     null: float = 0.0
     direction: int = 1
@@ -103,8 +106,14 @@ class Hypothesis:
             if requirement.against is not None and requirement.against not in names:
                 raise unknown_name(where, "control", requirement.against, names)
 
+    def absent(self) -> str:
+        """Return which recordings it needs that are not here, "" if none."""
+        return absent_recordings(*self.recordings)
+
     def inapplicable(self, label: str) -> str:
         """Return why the battery does not put this question to a column, "" if it does."""
+        if reason := self.absent():
+            return reason
         return "the battery's table calls it not applicable" if self.expected(label) == "." else ""
 
     def expected(self, label: str) -> str:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from pcsim.neural_bins import align_spikes, bin_spikes, psth
 from pcsim.neural_fields import (
+    images_92,
     macaque_ganglion_apricot,
     macaque_v1_curvature_henaff_2021,
     rdms_92_images,
 )
+from pcsim.neural_files import absent_recordings, recording_folder
 from pcsim.neural_loaders import (
     fly_h1_deruyter,
     lgn_kara_2000,
@@ -38,12 +40,14 @@ from pcsim.neural_spikes import check_spikes, make_spikes, spike_times
 
 __all__ = [
     "NwbContents",
+    "absent_recordings",
     "align_spikes",
     "bin_spikes",
     "check_spikes",
     "exclude_units",
     "exclusions",
     "fly_h1_deruyter",
+    "images_92",
     "lgn_kara_2000",
     "locust_receptor_rokem_2006",
     "macaque_ganglion_apricot",
@@ -57,6 +61,7 @@ __all__ = [
     "psth",
     "rdms_92_images",
     "read_nwb",
+    "recording_folder",
     "responses_from_array",
     "spike_times",
     "spikes_from_rates",

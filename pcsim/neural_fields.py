@@ -13,7 +13,12 @@ from scipy.spatial.distance import squareform
 from pcsim.messages import check_choice, refusal
 from pcsim.neural_files import read_mat, read_npz, recording_file
 
-__all__ = ["macaque_ganglion_apricot", "macaque_v1_curvature_henaff_2021", "rdms_92_images"]
+__all__ = [
+    "images_92",
+    "macaque_ganglion_apricot",
+    "macaque_v1_curvature_henaff_2021",
+    "rdms_92_images",
+]
 
 CELL_TYPES = ("ON parasol", "OFF parasol", "ON midget", "OFF midget")
 RDM_SETS = {
@@ -155,5 +160,34 @@ def rdms_92_images(path: str | os.PathLike[str], which: str = "figure1") -> xr.D
         dims=("rdm", "image", "image_2"),
         name="rdm",
         coords={"rdm": names},
+        attrs={"citation": "Kriegeskorte et al. (2008) Neuron 60:1126"},
+    )
+
+
+def images_92(path: str | os.PathLike[str]) -> xr.DataArray:
+    """Load the 92 images of objects, in the order of `rdms_92_images`.
+
+    Parameters
+    ----------
+    path
+        ``Kriegeskorte_Neuron2008_supplementalData.mat`` or its folder.
+
+    Returns
+    -------
+    image : (image, y, x, channel)
+        175 x 175 px, red, green and blue as coded for a display, uint8, on grey (128); `category`
+        on `image`.
+
+    References
+    ----------
+    Kriegeskorte et al. (2008), https://doi.org/10.1016/j.neuron.2008.10.043
+    """
+    where, key = "images_92", "stimuli_92objs"
+    stored = read_mat(where, path, RDM_SETS["figure1"][0], (key,))[key].ravel()
+    return xr.DataArray(
+        np.stack([entry["image"] for entry in stored]),
+        dims=("image", "y", "x", "channel"),
+        coords={"category": ("image", [str(entry["category"].item()) for entry in stored])},
+        name="image",
         attrs={"citation": "Kriegeskorte et al. (2008) Neuron 60:1126"},
     )

@@ -12,7 +12,38 @@ from numpy.typing import NDArray
 
 from pcsim.messages import refusal
 
-__all__ = ["read_mat", "read_npz", "recording_file"]
+__all__ = ["absent_recordings", "read_mat", "read_npz", "recording_file", "recording_folder"]
+
+ADVICE = "Set PCSIM_DATA to the folder that holds it."
+
+
+def recording_folder(name: str) -> Path:
+    """Return the folder of a recording: the one called `name` in PCSIM_DATA.
+
+    Raises
+    ------
+    RuntimeError
+        If it is not there.
+    """
+    if reason := absent_recordings(name):
+        raise RuntimeError(refusal("recording_folder", reason, f"a folder {name}", ADVICE))
+    return Path(os.environ["PCSIM_DATA"]) / name
+
+
+def absent_recordings(*names: str) -> str:
+    """Return which of the recordings are not here, "" if all are.
+
+    Examples
+    --------
+    >>> absent_recordings()
+    ''
+    """
+    local = os.environ.get("PCSIM_DATA", "")
+    gone = [name for name in names if not (local and (Path(local) / name).is_dir())]
+    if not gone:
+        return ""
+    place = "PCSIM_DATA" if local else "PCSIM_DATA, which is not set"
+    return f"data absent: no {' or '.join(gone)} in {place} (docs/recordings.md)"
 
 
 def recording_file(where: str, path: str | os.PathLike[str], name: str) -> Path:

@@ -108,6 +108,11 @@ ROSTER = (
     Variant(label="OMS", circuit="olveczky_2003"),
     Variant(label="OMS-linear", circuit="olveczky_2003", lesion={"rectified": False}),
     Variant(label="SS", circuit="schwartz_simoncelli_2001"),
+    Variant(label="ARF-policy", circuit="autoregressive_policy"),
+    Variant(label="ARF-narrow", circuit="autoregressive_policy", settings={"taught": 0.4}),
+    Variant(label="ARF-chain", circuit="autoregressive_policy", settings={"law": "latency"}),
+    Variant(label="IID-policy", circuit="autoregressive_policy", settings={"n_taps": 0}),
+    Variant(label="CHAIN", circuit="delay_chain"),
 )
 
 

@@ -13,6 +13,7 @@ from pcsim.measures.autoregression import (
     fit_autoregression,
     parametric_granger,
 )
+from pcsim.measures.bursts import burst_latencies, burst_onsets, log_slope, spectral_peak
 from pcsim.measures.contrast import fit_naka_rushton, naka_rushton, naka_rushton_jacobian
 from pcsim.measures.correlations import (
     noise_correlation,
@@ -88,7 +89,7 @@ from pcsim.measures.receptive_field import (
     least_squares_receptive_field,
     response_triggered_average,
 )
-from pcsim.measures.rsa import compare_rdms, noise_ceiling
+from pcsim.measures.rsa import compare_rdms, noise_ceiling, pseudovalues
 from pcsim.measures.rsa_bootstrap import RsaBootstrap, bootstrap_rsa, resample_indices
 from pcsim.measures.selectivity import (
     circular_selectivity,
@@ -106,6 +107,12 @@ from pcsim.measures.spectra import (
     spatial_power_spectrum,
     spectral_slope,
     spectral_variation,
+)
+from pcsim.measures.spike_prediction import (
+    bits_per_spike,
+    cross_validated_bits,
+    lagged,
+    poisson_ridge,
 )
 from pcsim.measures.subunit_models import (
     cross_validated_r2,
@@ -134,8 +141,11 @@ __all__ = [
     "annulus_depth",
     "binary_words",
     "biphasic_index",
+    "bits_per_spike",
     "bootstrap_curve_fit",
     "bootstrap_rsa",
+    "burst_latencies",
+    "burst_onsets",
     "canonical_correlations",
     "chance_coherence",
     "circular_selectivity",
@@ -147,6 +157,7 @@ __all__ = [
     "contiguous_folds",
     "correlation_rdm",
     "cross_spectrum",
+    "cross_validated_bits",
     "cross_validated_curvature",
     "cross_validated_r2",
     "crossnobis_rdm",
@@ -170,12 +181,14 @@ __all__ = [
     "half_max_share",
     "half_width",
     "joint_count",
+    "lagged",
     "latency",
     "least_squares_receptive_field",
     "lfp_proxy",
     "lifetime_sparseness",
     "linear_cka",
     "locality",
+    "log_slope",
     "mean_rate",
     "multitaper_spectrum",
     "mutual_information",
@@ -194,11 +207,13 @@ __all__ = [
     "parametric_granger",
     "peak_and_plateau",
     "phase_randomised",
+    "poisson_ridge",
     "population_sparseness",
     "power_drift",
     "power_spectrum",
     "predictive_information",
     "procrustes_distance",
+    "pseudovalues",
     "radial_profile",
     "rdm_matrix",
     "rdm_vector",
@@ -216,6 +231,7 @@ __all__ = [
     "spatial_power_spectrum",
     "spectral_factor",
     "spectral_granger",
+    "spectral_peak",
     "spectral_slope",
     "spectral_variation",
     "suppression_index",

@@ -15,7 +15,7 @@ from scipy.stats import kendalltau, rankdata
 from pcsim.measures.rdm import n_conditions, rdm_matrix
 from pcsim.messages import check_array, check_choice, refusal
 
-__all__ = ["RDM_COMPARISONS", "compare_rdms", "noise_ceiling", "tau_a"]
+__all__ = ["RDM_COMPARISONS", "compare_rdms", "noise_ceiling", "pseudovalues", "tau_a"]
 
 Floats = NDArray[np.float64]
 
@@ -192,3 +192,63 @@ def _poolable(rows: Floats, method: str) -> Floats:
     if method in ("spearman", "tau_a"):
         return np.asarray(rankdata(rows, axis=1), dtype=np.float64)
     return _directions(_centred(rows) if method == "pearson" else rows)
+
+
+def pseudovalues(a: Any, b: Any) -> Floats:
+    r"""Return what each condition contributes to the Pearson correlation of two matrices.
+
+    .. math:: \tilde r_i = n\,r - (n - 1)\,r_{-i}
+
+    with :math:`r_{-i}` the correlation over the pairs without condition i. Their mean is the
+    jackknife estimate of r and their standard error that of r over conditions, which the mean of
+    pairs would make too small, as every condition is in n - 1 pairs.
+
+    Parameters
+    ----------
+    a, b : (n_pairs,)
+
+    Returns
+    -------
+    pseudovalue : (n_conditions,)
+
+    Raises
+    ------
+    ValueError
+        If a matrix does not vary once a condition is left out.
+
+    References
+    ----------
+    Efron & Stein (1981), https://doi.org/10.1214/aos/1176345462
+
+    Examples
+    --------
+    >>> pseudovalues([1.0, 2.0, 4.0, 3.0, 5.0, 7.0], [2.0, 4.0, 8.0, 6.0, 10.0, 14.0]).round(12)
+    array([1., 1., 1., 1.])
+    """
+    where = "pseudovalues"
+    rows = [rdm_rows(where, name, value)[0] for name, value in (("a", a), ("b", b))]
+    if rows[0].size != rows[1].size:
+        found = f"{rows[0].size} and {rows[1].size} dissimilarities"
+        raise ValueError(refusal(where, found, "as many in both", "Select the same conditions."))
+    n = n_conditions(where, rows[0].size)
+    # Centred first, so that the sums below cancel little.
+    x, y = (rdm_matrix(row - row.mean()) for row in rows)
+    whole, left = [], []
+    for product in (x, y, x * x, y * y, x * y):
+        whole.append(product.sum() / 2.0)
+        left.append(whole[-1] - product.sum(axis=1))
+    pairs = n * (n - 1) / 2.0
+    r, without = _moments(whole, pairs), _moments(left, pairs - (n - 1))
+    if not (np.isfinite(r) and np.isfinite(without).all()):
+        found = "a matrix of equal dissimilarities"
+        raise ValueError(refusal(where, found, "matrices that vary without any condition"))
+    return np.asarray(n * r - (n - 1) * without)
+
+
+def _moments(sums: Any, n: float) -> Any:
+    """Return the correlation from the sums of x, y, xx, yy and xy over n pairs."""
+    sx, sy, xx, yy, xy = sums
+    vx, vy = xx - sx**2 / n, yy - sy**2 / n
+    still = (vx <= 1e-12 * xx) | (vy <= 1e-12 * yy)
+    size = np.sqrt(np.where(still, 1.0, vx * vy))
+    return np.where(still, np.nan, (xy - sx * sy / n) / size)

@@ -23,6 +23,7 @@ from pcsim.stimuli.oddball import (
 )
 from pcsim.stimuli.optic_flow import add_noise, optic_flow, running_speed
 from pcsim.stimuli.photographs import PHOTOGRAPHS, Photograph, photographs, preprocess
+from pcsim.stimuli.rhythms import BURST_PHASES, PERIODS, bursts, rhythms, tonic_period
 from pcsim.stimuli.self_sound import self_sound_sequence
 from pcsim.stimuli.sequences import natural_sequences
 from pcsim.stimuli.stochastic_bar import (
@@ -40,13 +41,16 @@ from pcsim.stimuli.trials import grid
 from pcsim.stimuli.video import video_sequences
 
 __all__ = [
+    "BURST_PHASES",
     "MOTIONS",
     "PATTERNS",
+    "PERIODS",
     "PHOTOGRAPHS",
     "Photograph",
     "ToneScale",
     "add_noise",
     "bars",
+    "bursts",
     "cascade_sequence",
     "check_patterns",
     "damped_motion",
@@ -72,9 +76,11 @@ __all__ = [
     "photographs",
     "preprocess",
     "random_walks",
+    "rhythms",
     "running_speed",
     "self_sound_sequence",
     "tone_events",
+    "tonic_period",
     "video_sequences",
     "white_noise",
 ]

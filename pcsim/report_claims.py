@@ -65,12 +65,20 @@ def _claim(
         "anchor": f"{prefix}{slug(key)}",
         "cells": {row.model: cell for row, cell in zip(rows, cells, strict=True)},
         "judged": [cell for cell in cells if cell["row"].verdict != Outcome.NA],
-        "absent": [cell for cell in cells if cell["row"].verdict == Outcome.NA],
+        "absent": _by_reason([cell for cell in cells if cell["row"].verdict == Outcome.NA]),
         "ticks": axis.ticks(),
         "figure": figure_of(run.folder / "figures" / key, panel),
         "stimuli": list(_stimuli(run.folder / "stimuli" / f"{key}.nc")),
         "seen_by": _seen_by(run.folder / "stimuli" / f"{key}.nc"),
     }
+
+
+def _by_reason(cells: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return reason -> cells that are not applicable for it."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        found.setdefault(cell["row"].reason.rstrip(".") or "no reason given", []).append(cell)
+    return found
 
 
 def figure_of(stem: Path, text: str) -> dict[str, str] | None:

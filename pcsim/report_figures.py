@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,33 +25,32 @@ def write_pages(
     """
     from matplotlib.backends.backend_pdf import PdfPages
 
-    with atomic_path(path) as part, style():
-        with PdfPages(part, metadata={"CreationDate": None}) as pages:
-            pages.savefig(_matrix(claims, verdicts))
-            measured = [
-                (claim, rows)
-                for claim in claims
-                if (rows := [v for v in verdicts if v.hypothesis == claim["id"] and _told(v)])
-            ]
-            for first in range(0, len(measured), 2):
-                pages.savefig(_effects(measured[first : first + 2]))
-
-
-def _told(one: Verdict) -> bool:
-    return one.effect is not None
+    told = [one for one in verdicts if one.effect is not None]
+    rows = [(claim, [one for one in told if one.hypothesis == claim["id"]]) for claim in claims]
+    measured = [pair for pair in rows if pair[1]]
+    with (
+        atomic_path(path) as part,
+        style(),
+        PdfPages(part, metadata={"CreationDate": None}) as pages,
+    ):
+        pages.savefig(_matrix(claims, verdicts))
+        for first in range(0, len(measured), 2):
+            pages.savefig(_effects(measured[first : first + 2]))
 
 
 def _matrix(claims: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict]) -> Any:
     models = list(dict.fromkeys(one.model for one in verdicts))
-    rows = [(str(claim["id"]), f"{claim['id']}  {claim['name']}") for claim in claims]
-    with publication_figure(DOUBLE_COLUMN, 34.0 + 5.0 * len(rows)) as figure:
+    rows = [(str(c["id"]), _short(f"{c['id']}  {c['name']}", 34)) for c in claims]
+    with publication_figure(DOUBLE_COLUMN, 34.0 + 6.0 * len(rows)) as figure:
+        ax = figure.add_subplot()
         plot_verdict_matrix(
             {(one.hypothesis, one.model): str(one.verdict) for one in verdicts},
             rows=rows,
             columns=models,
             expectations={(v.hypothesis, v.model): v.expectation for v in verdicts},
-            ax=figure.add_subplot(),
+            ax=ax,
         )
+        ax.tick_params(axis="y", labelsize=6)
     return figure
 
 
@@ -80,6 +80,4 @@ def _effects(pair: Sequence[tuple[Mapping[str, Any], Sequence[Verdict]]]) -> Any
 
 
 def _short(text: str, most: int = 58) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, most))

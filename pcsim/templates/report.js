@@ -122,6 +122,10 @@
       for (const claim of all("section.claim, table.sources tbody", article)) {
         const inside = all(".cell", claim);
         for (const one of inside) one.hidden = !fits(one, want);
+        for (const line of all("ul.absent li", claim)) line.hidden = all(".cell", line).every((one) => one.hidden);
+        for (const part of all("ul.absent, h3.absent", claim)) {
+          part.hidden = all("ul.absent .cell", claim).every((one) => one.hidden);
+        }
         claim.hidden = !asked(claim, want) || (inside.length > 0 && inside.every((one) => one.hidden));
       }
       form.querySelector(".shown").textContent =
@@ -219,6 +223,7 @@
       const line = make("div");
       const value = make("dd");
       value.append(...[...one.firstElementChild.childNodes].map((node) => node.cloneNode(true)));
+      if (one.matches(".drawn")) value.append(cell.closest("table").querySelector(".axis-head svg").cloneNode(true));
       line.append(make("dt", one.dataset.label), value);
       list.append(line);
     }
@@ -238,7 +243,10 @@
         text.append(...[...why.childNodes].map((node) => node.cloneNode(true)));
         parts.push(text);
       }
-    } else parts.push(make("p", cell.textContent));
+    } else {
+      const reason = cell.closest("li").querySelector(".reason").textContent;
+      parts.push(make("p", `Not applicable: ${reason}. Expected: ${cell.dataset.expected}.`));
+    }
     for (const selector of [".figures", "dl.facts"]) {
       const found = claim.querySelector(selector);
       if (found && found.children.length) parts.push(copy(found));

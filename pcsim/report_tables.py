@@ -11,7 +11,7 @@ from pcsim.report_text import p_value
 from pcsim.verdict import Outcome, Verdict
 from pcsim.verdict_expectations import agreement
 
-__all__ = ["LETTERS", "SUFFIXES", "latex", "tables_of"]
+__all__ = ["LETTERS", "SUFFIXES", "booktabs", "csv_text", "latex", "tables_of"]
 
 SUFFIXES = {".csv": "text/csv", ".tex": "application/x-tex"}
 """Kinds of files, with what a browser calls them."""
@@ -77,7 +77,8 @@ def latex(text: Any) -> str:
     return "".join(ESCAPES.get(letter, letter) for letter in str(text))
 
 
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows as CSV with plain line ends."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
@@ -91,7 +92,7 @@ def _matrix_csv(
         [one["id"], one["name"], one["family"], *(cells.get((one["id"], m), "") for m in models)]
         for one in claims
     ]
-    return _csv([["hypothesis", "name", "family", *models], *rows])
+    return csv_text([["hypothesis", "name", "family", *models], *rows])
 
 
 def _matrix_tex(
@@ -109,7 +110,7 @@ def _matrix_tex(
         f"Verdicts: {letters}. Raised: what was expected before the first run, + to pass, "
         "$-$ to fail, ? open."
     )
-    return _booktabs(
+    return booktabs(
         "l" + "c" * len(models), head, rows, caption=note, needs="booktabs, graphicx", size="tiny"
     )
 
@@ -135,7 +136,7 @@ def _effects_csv(claims: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict
         }
         own |= {name: claim.get(name) for name in ("signal", "protocol", "statistic")}
         rows.append([_plain(own[n] if n in own else getattr(one, n)) for n in EFFECTS])
-    return _csv([EFFECTS, *rows])
+    return csv_text([EFFECTS, *rows])
 
 
 def _plain(value: Any) -> Any:
@@ -164,7 +165,7 @@ def _effects_tex(claims: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict
                 ]
             )
     note = "Effects with 95\\,\\% intervals, the strongest control, and the paired difference."
-    return _booktabs(
+    return booktabs(
         "llllllll", head, rows, caption=note, needs="booktabs, longtable", size="scriptsize"
     )
 
@@ -192,7 +193,7 @@ def _references(claims: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
 
 def _references_csv(claims: Sequence[Mapping[str, Any]]) -> str:
     head = ["hypothesis", "name", "value", "low", "high", "units", "status", "source"]
-    return _csv([head, *([_plain(cell) for cell in row] for row in _references(claims))])
+    return csv_text([head, *([_plain(cell) for cell in row] for row in _references(claims))])
 
 
 def _references_tex(claims: Sequence[Mapping[str, Any]]) -> str:
@@ -203,13 +204,13 @@ def _references_tex(claims: Sequence[Mapping[str, Any]]) -> str:
         rows.append([latex(key), shown.strip(), latex(status), latex(source)])
     note = "Published values. A remembered one can never give SUPPORTED."
     head = ["", "Published", "Status", "Source"]
-    return _booktabs(
+    return booktabs(
         r"llp{0.12\linewidth}p{0.5\linewidth}", head, rows, caption=note,
         needs="booktabs, longtable", size="scriptsize",
     )  # fmt: skip
 
 
-def _booktabs(
+def booktabs(
     columns: str,
     head: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -218,7 +219,7 @@ def _booktabs(
     needs: str,
     size: str,
 ) -> str:
-    """Return a table; a long one may break over pages."""
+    """Return a table of cells that are LaTeX already; a long one may break over pages."""
     kind = "longtable" if "longtable" in needs else "tabular"
     lines = [f"% needs {needs}", rf"{{\{size}", rf"\begin{{{kind}}}{{@{{}}{columns}@{{}}}}"]
     if kind == "longtable":

@@ -178,7 +178,7 @@ def _anatomy(parts: Mapping[str, Any], ax: Axes, *, small: bool = False) -> None
         ax.add_patch(box)
         ax.text(number, top - 0.08, area, ha="center", va="bottom", fontweight="bold")
     for one in parts["projections"]:
-        _arrow(ax, places[one["source"]], places[one["target"]], one["course"])
+        _arrow(ax, places[one["source"]], places[one["target"]], one["course"], small=small)
     for one in populations:
         x, y = places[one["name"]]
         shade = ROLE_COLOURS[one["role"]]
@@ -187,10 +187,11 @@ def _anatomy(parts: Mapping[str, Any], ax: Axes, *, small: bool = False) -> None
             ax.text(
                 x, y, one["size"], color="white", ha="center", va="center", fontsize=5, zorder=4
             )
+    last = len(dict.fromkeys(one["area"] for one in populations)) - 1
     for layer, y in DEPTH.items():
         if layer:
-            ax.text(0.46, y, layer, ha="right", va="center", color="#555555")
-    ax.set_xlim(-0.5, max(x for x, _ in places.values()) + 0.6)
+            ax.text(last + 0.52, y, layer, va="center", color="#555555")
+    ax.set_xlim(-0.5, last + 0.9)
     ax.set_ylim(2.6, -0.85)
     ax.set_axis_off()
     roles = dict.fromkeys(one["role"] for one in populations)
@@ -209,21 +210,23 @@ ARROWS = {"forward": ("#D55E00", 1.4), "backward": ("#009E73", 1.4), "local": ("
 """Course of a projection -> colour and width; forward carries errors, backward predictions."""
 
 
-def _arrow(ax: Axes, source: tuple[float, float], target: tuple[float, float], kind: str) -> None:
-    shade, width = ARROWS[kind]
+def _arrow(
+    ax: Axes, source: tuple[float, float], target: tuple[float, float], kind: str, *, small: bool
+) -> None:
+    (shade, width), gap = ARROWS[kind], 3.5 if small else 6.0
     # Two populations that drive each other get an arrow each, bent to either side.
     bend = {"forward": -0.12, "backward": -0.12, "local": 0.22}[kind]
     ax.annotate(
         "", target, source, zorder=1 if kind == "local" else 2,
         arrowprops={
             "arrowstyle": "-|>,head_width=0.18,head_length=0.32", "color": shade, "lw": width,
-            "connectionstyle": f"arc3,rad={bend}", "shrinkA": 6, "shrinkB": 6,
+            "connectionstyle": f"arc3,rad={bend}", "shrinkA": gap, "shrinkB": gap,
         },
     )  # fmt: skip
 
 
 def _responses(rates: xr.DataArray, figure: Any) -> None:
-    """Draw errors and estimates of each area over time, a band from the lowest replica to the top."""
+    """Draw errors and estimates of each area over time, with the range over replicas."""
     from pcsim.plots import plot_tuning
     from pcsim.plots_laminar import ROLE_COLOURS, ROLE_NAMES
 

@@ -92,7 +92,7 @@ def collect(run: Run) -> None:
     verdicts, texts = gathered(run)
     with atomic_path(run.folder / "separation.nc") as part:
         separation(verdicts).to_netcdf(part, engine="h5netcdf")
-    write_json(run.folder / "hypotheses.json", discrimination(verdicts, texts))
+    write_json(run.folder / "discrimination.json", discrimination(verdicts, texts))
     write_json(run.folder / "expectations.json", agreement_counts(verdicts))
 
 
@@ -101,7 +101,7 @@ def figures(run: Run) -> dict[str, Figure]:
     from pcsim.plots import DOUBLE_COLUMN, SINGLE_COLUMN, publication_figure
 
     pairs = xr.load_dataset(run.folder / "separation.nc", engine="h5netcdf")
-    rows = read_json(run.folder / "hypotheses.json")
+    rows = read_json(run.folder / "discrimination.json")
     counts = read_json(run.folder / "expectations.json")
     height = max(105.0, 44.0 + 5.2 * len(rows))
     with publication_figure(DOUBLE_COLUMN, height) as wide:

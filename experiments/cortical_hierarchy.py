@@ -140,7 +140,8 @@ def figures(run: Run) -> dict[str, Figure]:
     parts = read_json(run.folder / "wiring.json")
     rates = xr.load_dataset(run.folder / "sizes.nc", engine="h5netcdf")["rate"]
     with publication_figure(DOUBLE_COLUMN, 112.0) as figure:
-        above, below = figure.subfigures(2, 1, height_ratios=(1.35, 1.0))
+        halves: Any = figure.subfigures(2, 1, height_ratios=(1.35, 1.0))
+        above, below = halves
         _anatomy(parts, above.add_subplot())
         _responses(rates, below)
         for part, letter in ((above, "a"), (below, "b")):

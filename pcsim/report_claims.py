@@ -50,7 +50,7 @@ def _claim(
         reference=tuple(reference) if reference else None,
     )
     panel = f"{key} {name}: the curves behind the verdicts. Numbers are in the table below."
-    cells = [
+    cells: list[dict[str, Any]] = [
         {
             "row": row,
             "anchor": f"{prefix}{slug(f'{key}-{row.model}')}",
@@ -115,7 +115,7 @@ def _stimuli(path: Path) -> Iterator[dict[str, Any]]:
             strip = one["strip"].values[:rows, :columns]
             Image.fromarray(strip).save(file, format="PNG", optimize=True)
             entry |= {"source": _uri(file.getvalue(), "image/png"), "rows": rows}
-            entry |= {"columns": columns}
+            entry |= {"columns": columns, "zoom": max(2, min(6, 120 // columns))}
         else:
             entry["trace"] = trace_mark(one["trace"].values)
         yield entry

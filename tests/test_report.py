@@ -102,7 +102,10 @@ def verdicts() -> list[Verdict]:
 
 
 @pytest.fixture
-def run(tmp_path) -> Run:
+def run(tmp_path, monkeypatch) -> Run:
+    # The PDF is drawn in tests/test_report_tables.py and tests/test_report_browser.py.
+    draw = "pcsim.report_figures.write_pages"
+    monkeypatch.setattr(draw, lambda claims, rows, path: path.write_bytes(b"%PDF"))
     folder = tmp_path / "run"
     settings = {"models": ("RB", "RB-cut"), "seeds": (0, 1, 2), "scale": "quick"}
     run = Run(folder, "correspondence", "Which findings?", "quick", settings, {})
@@ -252,8 +255,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_page_of_the_largest_battery_stays_small(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("pcsim.report_figures.write_pages", lambda *given: None)
+def test_a_page_of_the_largest_battery_stays_small(run, tmp_path):
     keys, models = [f"H{k:02d}" for k in range(35)], [f"MODEL-{k}" for k in range(40)]
     one = verdicts()[0]
     table = [replace(one, hypothesis=key, model=model) for key in keys for model in models]

@@ -52,13 +52,17 @@ def test_few_features_give_traces_and_many_an_image():
     seen = Thumbnails()
     seen.add(stimulus_array(values, frame_duration=0.01))
     trace = seen.dataset()["trace"].values[0]
-    assert trace.shape == (2, 80)
-    np.testing.assert_allclose(trace[:, [0, -1]], values[0, [0, -1]].T, rtol=1e-6)
+    np.testing.assert_allclose(trace, values[0, :160].T, rtol=1e-6)
+    assert seen.dataset()["caption"].item() == "stimulus, the first 1.6 s"
+    assert float(seen.dataset()["duration"][0]) == pytest.approx(3.0)
+    values = rng.normal(size=(1, 300, 7))
     seen = Thumbnails()
-    seen.add(stimulus_array(rng.normal(size=(1, 300, 7)), frame_duration=0.01))
+    seen.add(stimulus_array(values, frame_duration=0.01))
     shown = seen.dataset()
     assert shown["trace"].size == 0
-    assert shown["strip"].shape == (1, 7, 44)
+    first = values[0, :160].T
+    wanted = 255 * (0.5 + 0.5 * first / np.abs(first).max())
+    np.testing.assert_array_equal(shown["strip"].values[0], wanted.round())
 
 
 def test_conditions_come_first_blanks_last_and_never_more_than_eight():

@@ -23,8 +23,8 @@ FRAMES = 3
 """Frames of a strip."""
 GAP = 2
 """White pixels between frames."""
-SAMPLES = 80
-"""Samples of a trace."""
+SAMPLES = 160
+"""Frames of features that are shown, from the first on: averages over long times show nothing."""
 LINES = 4
 """Features up to which a stimulus is drawn as traces, not as an image."""
 WHITE = 255
@@ -135,12 +135,13 @@ def _candidate(stimulus: xr.DataArray, trial: int) -> _Candidate:
     if values.ndim == 3:
         strip = _strip(_moments(values))
     elif 0 < values.shape[1] <= LINES and len(values) > 1:
-        trace = _shortened(values).T.astype(np.float32)
+        trace = values[:SAMPLES].T.astype(np.float32)
     else:
-        strip = _grey(_small(_scaled(values.T)))
-    return _Candidate(
-        _conditions(stimulus)[trial], _caption(stimulus, trial), strip, trace, held * len(values)
-    )
+        strip = _grey(_small(_scaled(values[:SAMPLES].T), axes=(0,)))
+    caption = _caption(stimulus, trial)
+    if values.ndim == 2 and len(values) > SAMPLES:
+        caption += f", the first {held * SAMPLES:.3g} s"
+    return _Candidate(_conditions(stimulus)[trial], caption, strip, trace, held * len(values))
 
 
 def _moments(frames: NDArray[np.float64]) -> list[NDArray[np.float64]]:
@@ -166,9 +167,9 @@ def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return 0.5 + 0.5 * values / largest if largest > 0 else np.full_like(values, 0.5)
 
 
-def _small(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return an image of at most 44 x 44 pixels, by block averages, row 0 at the top."""
-    for axis in (0, 1):
+def _small(image: NDArray[np.float64], axes: tuple[int, ...] = (0, 1)) -> NDArray[np.float64]:
+    """Return an image of at most 44 pixels along these axes, by block averages."""
+    for axis in axes:
         n = image.shape[axis]
         if n > SIDE:
             edges = np.linspace(0, n, SIDE + 1).round().astype(int)
@@ -179,11 +180,6 @@ def _small(image: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _grey(image: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.asarray((np.clip(image, 0.0, 1.0) * 255.0).round(), dtype=np.uint8)
-
-
-def _shortened(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    places = _evenly(range(len(values)), SAMPLES)
-    return values[places]
 
 
 def _caption(stimulus: xr.DataArray, trial: int) -> str:

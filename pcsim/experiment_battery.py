@@ -7,10 +7,10 @@ Keys are ``train/<label>/<seed>``, ``observe/<H>/<label>/<seed>``,
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,25 @@ import xarray as xr
 
 from pcsim import catalog, roster
 from pcsim.experiment import Piece, Run
+from pcsim.experiment_collect import describe, same_file, save_stimuli
+from pcsim.experiment_exclusions import exclusions, write_exclusions
 from pcsim.hypothesis import Hypothesis, judge, not_applicable, observation
 from pcsim.messages import refusal
 from pcsim.model import lesion
+from pcsim.protocols.shown import watched
 from pcsim.responses import save as save_responses
-from pcsim.storage import atomic_path, read_json, write_json
+from pcsim.storage import read_json, write_json
 from pcsim.verdict import adjust, read_csv, to_csv
 
-__all__ = ["Battery", "battery_pieces", "collect_battery", "evidence", "observations", "slug"]
+__all__ = [
+    "Battery",
+    "battery_pieces",
+    "collect_battery",
+    "describe",
+    "evidence",
+    "observations",
+    "slug",
+]
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,7 @@ def _observing(
             "scale": battery.scale,
             "control": None,
             "reason": hypothesis.absent() if serves else hypothesis.inapplicable(column.label),
+            "thumbnails": seed == battery.seeds[0],
         },
         needs=(f"train/{slug(column.label)}/{seed}",),
         sources=(*_file(name), *_file(column.circuit)),
@@ -214,12 +226,13 @@ def observe_piece(
     scale: str,
     control: str | None,
     reason: str = "",
+    thumbnails: bool = False,
 ) -> None:
     """Show a protocol to a trained model, or to what a control's transform makes of it.
 
     Leaves `evidence.nc` and, if the protocol gives them, `responses.nc`; or `missing.json` with
     the reason if the model lacks the signal. A transform that leaves the model as it is gives the
-    evidence of the model itself, which is copied.
+    evidence of the model itself, which is copied. `thumbnails` also leaves `stimuli.nc`.
     """
     claim: Hypothesis = catalog.load("analysis", hypothesis)
     trained, *own = needs.values()
@@ -237,7 +250,10 @@ def observe_piece(
     if reason:
         write_json(folder / "missing.json", {"reason": reason})
         return
-    evidence, responses = observation(claim, model, seed=seed, scale=scale)
+    with watched(model) if thumbnails else nullcontext() as seen:
+        evidence, responses = observation(claim, model, seed=seed, scale=scale)
+    if seen is not None:
+        seen.dataset().to_netcdf(folder / "stimuli.nc", engine="h5netcdf")
     evidence.to_netcdf(folder / "evidence.nc", engine="h5netcdf")
     if responses is not None and control is None:
         save_responses(responses, folder / "responses.nc")
@@ -285,7 +301,10 @@ def judge_piece(
     seeds: Sequence[int],
     observations: Mapping[str, Sequence[str]],
 ) -> None:
-    """Judge one column under one hypothesis; leaves `verdict.csv` with one row."""
+    """Judge one column under one hypothesis; leaves `verdict.csv` with one row.
+
+    Where there was something to judge, `exclusions.json` says what was left out of it.
+    """
     claim: Hypothesis = catalog.load("analysis", hypothesis)
     first = needs[observations[""][0]] / "missing.json"
     if reason := claim.inapplicable(label):
@@ -301,6 +320,11 @@ def judge_piece(
         }
         ours = [one for one in found[""] if one is not None]
         verdict = judge(claim, label, ours, controls, seeds=seeds)
+        found_out = {"": ours, **controls}
+        write_json(
+            folder / "exclusions.json",
+            [exclusions(claim.id, label, who, replicas) for who, replicas in found_out.items()],
+        )
     to_csv([verdict], folder / "verdict.csv")
 
 
@@ -311,58 +335,33 @@ def evidence(folder: Path) -> xr.Dataset | None:
 
 
 def collect_battery(run: Run) -> None:
-    """Leave `verdicts.csv`, `hypotheses.json` and the responses of the first replica."""
+    """Leave the verdicts, what was left out, the hypotheses, stimuli, and some responses.
+
+    `verdicts.csv`, `exclusions.csv`, `hypotheses.json`; ``stimuli/<H>.nc``, thumbnails of what the
+    first column that was expected to pass saw; ``responses/``, those of the first replica.
+    """
     battery = Battery.of(run.settings)
     judged = [
-        read_csv(run.piece(f"judge/{hypothesis.id}/{slug(column.label)}") / "verdict.csv")
+        run.piece(f"judge/{hypothesis.id}/{slug(column.label)}")
         for hypothesis in battery.hypotheses
         for column in battery.columns
     ]
-    verdicts = adjust(row for rows in judged for row in rows)
+    verdicts = adjust(row for one in judged for row in read_csv(one / "verdict.csv"))
+    write_exclusions(judged, run.folder / "exclusions.csv")
     texts = [describe(hypothesis) for hypothesis in battery.hypotheses]
     write_json(run.folder / "hypotheses.json", texts)
     to_csv(verdicts, run.folder / "verdicts.csv")
     for hypothesis in battery.hypotheses:
-        for column in battery.columns:
-            key = f"observe/{hypothesis.id}/{slug(column.label)}/{battery.seeds[0]}"
-            source = run.piece(key) / "responses.nc"
-            if source.is_file():
-                name = f"{hypothesis.id}_{slug(column.label)}.nc"
-                _same_file(source, run.folder / "responses" / name)
-
-
-def describe(hypothesis: Hypothesis) -> dict[str, Any]:
-    """Return the texts and numbers of a hypothesis that a report prints."""
-    falsified = hypothesis.falsified_if
-    names = ["id", "name", "version", "claim", "family", "protocol", "statistic", "signal"]
-    names += ["units", "null", "direction", "rope"]
-    return {name: getattr(hypothesis, name) for name in names} | {
-        "falsified_if": [falsified] if isinstance(falsified, str) else list(falsified),
-        "reference": {
-            name: getattr(hypothesis.reference, name)
-            for name in ("value", "interval", "status", "source")
-        },
-        "controls": [
-            {
-                "name": one.name,
-                "statement": one.statement,
-                "variant": one.variant,
-                "for_effect": one.for_effect,
-            }
-            for one in hypothesis.controls
-        ],
-        "requirements": [
-            {"name": one.name, "statement": one.statement} for one in hypothesis.requirements
-        ],
-    }
-
-
-def _same_file(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no links."""
-    if target.is_file() and target.samefile(source):
-        return
-    with atomic_path(target) as part:
-        try:
-            os.link(source, part)
-        except OSError:
-            shutil.copyfile(source, part)
+        pieces = {
+            column.label: run.piece(
+                f"observe/{hypothesis.id}/{slug(column.label)}/{battery.seeds[0]}"
+            )
+            for column in battery.columns
+        }
+        for label, piece in pieces.items():
+            if (piece / "responses.nc").is_file():
+                name = f"{hypothesis.id}_{slug(label)}.nc"
+                same_file(piece / "responses.nc", run.folder / "responses" / name)
+        hopeful = sorted(pieces, key=lambda label: hypothesis.expected(label) != "+")
+        shown = [(label, pieces[label] / "stimuli.nc") for label in hopeful]
+        save_stimuli(shown, run.folder / "stimuli" / f"{hypothesis.id}.nc")

@@ -63,7 +63,9 @@ def battery_figures(run: Run) -> dict[str, Figure]:
 
 def _matrix(battery: Battery, verdicts: Sequence[Verdict]) -> Figure:
     rows = [(h.id, f"{h.id}  {_wrapped(h.name)}") for h in battery.hypotheses]
-    with publication_figure(DOUBLE_COLUMN, 24.0 + 10.0 * len(rows)) as figure:
+    # A long table has to fit on a page.
+    height = 10.0 if len(rows) <= 20 else 7.0
+    with publication_figure(DOUBLE_COLUMN, 30.0 + height * len(rows)) as figure:
         plot_verdict_matrix(
             {(one.hypothesis, one.model): str(one.verdict) for one in verdicts},
             rows=rows,

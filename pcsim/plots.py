@@ -222,21 +222,22 @@ def plot_verdict_matrix(
         Where to draw; None makes a new figure.
     """
     ax = _axes(ax)
+    dense = len(columns) > _UPRIGHT
     for i, (key, _) in enumerate(rows):
         for j, column in enumerate(columns):
             if (key, column) in verdicts:
                 mark = (expectations or {}).get((key, column), "")
-                _cell(ax, (j, i), verdicts[key, column], mark)
+                _cell(ax, (j, i), verdicts[key, column], mark, dense=dense)
     ax.set_xlim(-0.5, len(columns) - 0.5)
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    if len(columns) > _UPRIGHT:
-        ax.set_xticks(range(len(columns)), columns, rotation=90)
+    if dense:
+        ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6)
     else:
         ax.set_xticks(range(len(columns)), [name.replace("-", "-\n") for name in columns])
     ax.set_yticks(range(len(rows)), [label for _, label in rows])
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     ax.spines[:].set_visible(False)
-    _matrix_legend(ax, bool(expectations))
+    _matrix_legend(ax, bool(expectations), dense=dense)
     return ax
 
 
@@ -244,7 +245,9 @@ _UPRIGHT = 13
 """So many labels fit side by side above a matrix."""
 
 
-def _cell(ax: Axes, place: tuple[int, int], verdict: str, mark: str) -> None:
+def _cell(
+    ax: Axes, place: tuple[int, int], verdict: str, mark: str, *, dense: bool = False
+) -> None:
     from matplotlib.patches import Rectangle
 
     if verdict not in VERDICTS:
@@ -252,13 +255,15 @@ def _cell(ax: Axes, place: tuple[int, int], verdict: str, mark: str) -> None:
     shade, symbol, ink = VERDICTS[verdict]
     x, y = place
     ax.add_patch(Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, facecolor=shade, edgecolor="#B0B0B0"))
-    ax.text(x, y, symbol, color=ink, ha="center", va="center", fontsize=9, gid=verdict)
+    left, size = (x - 0.12, 6.0) if dense and mark and mark != "." else (x, 6.0 if dense else 9.0)
+    ax.text(left, y, symbol, color=ink, ha="center", va="center", fontsize=size, gid=verdict)
     if mark and mark != ".":
         shown = mark.replace("-", "\N{MINUS SIGN}")
-        ax.text(x + 0.42, y - 0.4, shown, color=ink, ha="right", va="top", fontsize=6)
+        size = 4.5 if dense else 6.0
+        ax.text(x + 0.45, y - 0.44, shown, color=ink, ha="right", va="top", fontsize=size)
 
 
-def _matrix_legend(ax: Axes, expectations: bool) -> None:
+def _matrix_legend(ax: Axes, expectations: bool, *, dense: bool) -> None:
     """Name the symbols below the matrix, and say what the corner means."""
     from matplotlib.patches import Patch
 
@@ -273,9 +278,9 @@ def _matrix_legend(ax: Axes, expectations: bool) -> None:
         )
     ax.legend(
         handles=handles,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.02),
-        ncols=len(handles),
+        loc="upper right" if dense else "upper center",
+        bbox_to_anchor=(1.0 if dense else 0.5, -0.02),
+        ncols=len(handles) // 2 if dense else len(handles),
         title=title,
         title_fontsize=7,
         columnspacing=1.2,

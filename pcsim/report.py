@@ -1,24 +1,30 @@
-"""One self-contained HTML page about one or several runs: verdicts, figures, provenance.
+"""One self-contained HTML page about one or several runs, with its tables and figures beside it.
 
-It needs no network and no other file, and is drawn from what the runs have saved, nothing else.
+The page needs no network and no other file, and is drawn from what the runs have saved, nothing
+else. Beside it lie the same numbers as CSV, as LaTeX tables and as figures in PDF.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template, UndefinedError
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from pcsim.experiment import Run, open_run
 from pcsim.messages import refusal
 from pcsim.plots_style import VERDICTS
+from pcsim.report_claims import claims_of, excluded_of, figure_of
+from pcsim.report_tables import SUFFIXES, tables_of
+from pcsim.report_text import expected, miss, number, p_value, plain, slug, span
 from pcsim.storage import read_json, write_text
-from pcsim.verdict import Verdict, read_csv
+from pcsim.verdict import Outcome, Verdict, read_csv
+from pcsim.verdict_expectations import agreement_counts
 
 __all__ = ["write_report"]
 
@@ -37,15 +43,12 @@ STATUS = {
     "remembered": "remembered, not read in a source: can never give SUPPORTED",
 }
 
-ROUNDING = 1e-12
-"""Numbers below are shown as 0: they are what rounding leaves of it."""
-
-LARGEST_SVG = 1_500_000
-"""Bytes from which on a figure is shown as PNG instead."""
+DENSE = 14
+"""Models from which on the matrix is drawn narrow, with upright labels."""
 
 
 def write_report(runs: Sequence[Run | str | os.PathLike[str]], path: str | Path) -> None:
-    """Write the report.
+    """Write the page, and beside it ``<name>_*.csv``, ``<name>_*.tex`` and ``<name>.pdf``.
 
     Parameters
     ----------
@@ -64,33 +67,54 @@ def write_report(runs: Sequence[Run | str | os.PathLike[str]], path: str | Path)
         advice = "Give the folder of a finished run."
         raise ValueError(refusal("write_report", "no runs", "one or more", advice))
     sections = [_run(run, f"r{i}-" if len(opened) > 1 else "") for i, run in enumerate(opened)]
+    page = _page(f"pcsim: {opened[0].experiment}", sections)
+    for section in sections:
+        _write_beside(Path(path), section, several=len(sections) > 1)
+    write_text(path, page)
+
+
+def _write_beside(page: Path, section: dict[str, Any], *, several: bool) -> None:
+    """Write the tables and figures of a run that has verdicts."""
+    if not section["verdicts"]:
+        return
+    from pcsim.report_figures import write_pages
+
+    stem = f"{page.stem}_{slug(section['experiment'])}" if several else page.stem
+    for name, text in section["tables"].items():
+        write_text(page.with_name(f"{stem}_{name}"), text)
+    write_pages(section["texts"], section["verdicts"], page.with_name(f"{stem}.pdf"))
+
+
+def _page(title: str, sections: Sequence[dict[str, Any]]) -> str:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("pcsim", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    filters = (number, span, p_value, expected, miss)
+    filters = (number, span, p_value, expected, miss, slug)
     environment.filters.update({one.__name__: one for one in filters})
     folder = resources.files("pcsim").joinpath("templates")
-    template = environment.from_string(folder.joinpath("report.html").read_text(encoding="utf-8"))
+    script = folder.joinpath("report.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(f"\n{script}".encode()).digest()
     legend = [
         {"name": name, "slug": slug(name), "symbol": symbol, "fill": fill, "ink": ink}
         | {"meaning": MEANING[name]}
         for name, (fill, symbol, ink) in VERDICTS.items()
     ]
-    page = _rendered(
-        template,
-        title=f"pcsim: {opened[0].experiment}",
-        runs=sections,
-        legend=legend,
-        marks={name: {"slug": slug(name), "symbol": VERDICTS[name][1]} for name in VERDICTS},
-        style=folder.joinpath("report.css").read_text(encoding="utf-8"),
-        status=STATUS,
-    )
-    write_text(path, page)
-
-
-def _rendered(template: Template, **values: Any) -> str:
     try:
-        return template.render(**values)
+        return environment.get_template("report.html").render(
+            title=title,
+            runs=sections,
+            legend=legend,
+            marks={name: {"slug": slug(name), "symbol": VERDICTS[name][1]} for name in VERDICTS},
+            style=folder.joinpath("report.css").read_text(encoding="utf-8"),
+            script=script,
+            # The browser runs this script and no other, whatever a text may hold.
+            allowed=f"sha256-{base64.b64encode(digest).decode('ascii')}",
+            status=STATUS,
+        )
     except UndefinedError as error:
         found, advice = f"a run that lacks something ({error})", "Run the experiment again."
         where = "write_report"
@@ -102,65 +126,47 @@ def _run(run: Run, prefix: str) -> dict[str, Any]:
     table = run.folder / "verdicts.csv"
     texts = run.folder / "hypotheses.json"
     verdicts = read_csv(table) if table.is_file() else []
-    claims = read_json(texts) if texts.is_file() else []
+    described = read_json(texts) if texts.is_file() else []
     models = list(dict.fromkeys(one.model for one in verdicts))
-    cells = {(one.hypothesis, one.model): one for one in verdicts}
-    counts = {name: sum(one.verdict == name for one in verdicts) for name in VERDICTS}
+    tables = tables_of(described, verdicts, models) if verdicts else {}
+    try:
+        claims = claims_of(run, described, verdicts, prefix)
+    except KeyError as error:
+        found, advice = f"a run that lacks something ({error})", "Run the experiment again."
+        raise ValueError(refusal("write_report", found, "one of this version", advice)) from None
     return {
         "prefix": prefix,
         "experiment": run.experiment,
         "question": run.question,
         "scale": run.scale,
-        "seeds": ", ".join(map(str, run.settings["seeds"])),
+        "seeds": plain(list(run.settings["seeds"])),
         "models": models,
-        "counts": {name: n for name, n in counts.items() if n},
-        "claims": [_claim(run, claim, models, cells, prefix) for claim in claims],
-        "figure": None if verdicts else _figure(run.folder / "figure", run.question),
+        "dense": len(models) >= DENSE,
+        "families": list(dict.fromkeys(str(one["family"]) for one in described)),
+        "verdicts": verdicts,
+        "texts": described,
+        "counts": _counted(verdicts),
+        "claims": claims,
+        "foretold": agreement_counts(verdicts),
+        "outcomes": [str(one) for one in Outcome],
+        "excluded": excluded_of(run, verdicts),
+        "statuses": {s: sum(c["reference"]["status"] == s for c in described) for s in STATUS},
+        "tables": tables,
+        "downloads": [_download(name, text) for name, text in tables.items()],
+        "figure": None if verdicts else figure_of(run.folder / "figure", run.question),
         "provenance": _provenance(run),
     }
 
 
-def _claim(
-    run: Run,
-    claim: Mapping[str, Any],
-    models: Sequence[str],
-    cells: Mapping[tuple[str, str], Verdict],
-    prefix: str,
-) -> dict[str, Any]:
-    """Return what the page says about one hypothesis."""
-    key, name = claim["id"], claim["name"]
-    rows = {model: cells.get((key, model)) for model in models}
-    panel = f"{key} {name}: the curves behind the verdicts. Numbers are in the table below."
-    effects = (
-        f"{key}: effect of each model with its 95 % interval beside its strongest control; "
-        "numbers are in the table below."
-    )
-    return {
-        **claim,
-        "anchor": f"{prefix}{slug(key)}",
-        "rows": [(model, f"{prefix}{slug(f'{key}-{model}')}", row) for model, row in rows.items()],
-        "figures": [
-            figure
-            for figure in (
-                _figure(run.folder / "figures" / key, panel, "What the models do"),
-                _figure(run.folder / "figures" / f"{key}-effects", effects, "Effects and controls"),
-            )
-            if figure
-        ],
-    }
+def _counted(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    counts = {name: sum(one.verdict == name for one in verdicts) for name in VERDICTS}
+    return {name: n for name, n in counts.items() if n}
 
 
-def _figure(stem: Path, text: str, caption: str = "") -> dict[str, str] | None:
-    """Return a figure as a data URI; an image, so that its parts cannot clash with others'."""
-    svg, png = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
-    if svg.is_file() and svg.stat().st_size <= LARGEST_SVG:
-        path, kind = svg, "image/svg+xml"
-    elif png.is_file():
-        path, kind = png, "image/png"
-    else:
-        return None
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"source": f"data:{kind};base64,{data}", "text": text, "caption": caption}
+def _download(name: str, text: str) -> dict[str, str]:
+    data = base64.b64encode(text.encode()).decode("ascii")
+    kind = SUFFIXES[Path(name).suffix]
+    return {"name": name, "source": f"data:{kind};charset=utf-8;base64,{data}"}
 
 
 def _provenance(run: Run) -> list[tuple[str, str]]:
@@ -184,91 +190,7 @@ def _provenance(run: Run) -> list[tuple[str, str]]:
         "Scale": run.scale,
     }
     settings = {k: v for k, v in run.settings.items() if k not in ("seeds", "scale")}
-    lines |= {f"Setting {name}": _plain(value) for name, value in settings.items()}
+    lines |= {f"Setting {name}": plain(value) for name, value in settings.items()}
     machine = record.get("machine") or {}
-    lines |= {f"Machine {name}".replace("_", " "): _plain(v) for name, v in machine.items()}
+    lines |= {f"Machine {name}".replace("_", " "): plain(v) for name, v in machine.items()}
     return [(name, text) for name, text in lines.items() if text]
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plain(entry)}" for name, entry in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
-
-
-def slug(name: str) -> str:
-    """Return a name as an HTML id or class.
-
-    Examples
-    --------
-    >>> slug("N/A"), slug("H10-RB-cut")
-    ('n-a', 'h10-rb-cut')
-    """
-    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
-
-
-def number(value: float | None) -> str:
-    """Return a number to three digits with a true minus sign; a dash for none.
-
-    Examples
-    --------
-    >>> number(-0.03214), number(None), number(-5.5e-17)
-    ('\N{MINUS SIGN}0.0321', '\N{EN DASH}', '0')
-    """
-    if value is None:
-        return "\N{EN DASH}"
-    if abs(value) < ROUNDING:
-        return "0"
-    return f"{value + 0.0:.3g}".replace("-", "\N{MINUS SIGN}").replace("inf", "\N{INFINITY}")
-
-
-def span(low: float | None, high: float | None) -> str:
-    """Return an interval; nothing for none."""
-    return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
-
-
-def miss(row: Verdict) -> str:
-    """Return how far an effect lies from the published interval; nothing where there is none.
-
-    Examples
-    --------
-    >>> row = {"hypothesis": "H1", "version": 1, "family": "V1", "model": "A", "effect": 0.5}
-    >>> miss(Verdict(**row, verdict="QUALITATIVE", reference_low=0.7, reference_high=0.9))
-    '0.2 below the published [0.7, 0.9].'
-    """
-    low, high = row.reference_low, row.reference_high
-    if row.effect is None or low is None or high is None:
-        return ""
-    published = f"the published {span(low, high)}."
-    if row.effect < low:
-        return f"{number(low - row.effect)} below {published}"
-    if row.effect > high:
-        return f"{number(row.effect - high)} above {published}"
-    return f"Within {published}"
-
-
-def p_value(value: float | None) -> str:
-    """Return a p value to three decimals.
-
-    Examples
-    --------
-    >>> p_value(0.0002), p_value(0.0417)
-    ('< 0.001', '0.042')
-    """
-    if value is None:
-        return "\N{EN DASH}"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def expected(mark: str) -> str:
-    """Return an a-priori mark with its meaning.
-
-    Examples
-    --------
-    >>> expected("+"), expected("")
-    ('+ pass', 'not stated')
-    """
-    words = {"+": "+ pass", "-": "\N{MINUS SIGN} fail", "?": "? open", ".": "not applicable"}
-    return words.get(mark, mark) or "not stated"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import xarray as xr
 
 from pcsim import catalog
 from pcsim.experiment import Piece, run_experiment
 from pcsim.experiment_battery import Battery, battery_pieces, evidence, slug
+from pcsim.experiment_exclusions import read_exclusions
 from pcsim.experiment_figures import evidence_of
 from pcsim.hypothesis import Hypothesis
 from pcsim.roster import ROSTER
+from pcsim.stimuli import white_noise
 from pcsim.verdict import Outcome, read_csv
 
 EXPERIMENT = catalog.load("experiments", "correspondence")
@@ -56,9 +59,9 @@ from pcsim.stimuli import white_noise
 def observe(model, *, seed, scale):
     responses = model.run(white_noise((2, 3), n_trials=4, seed=seed))
     rate = responses["rate"].mean("time").transpose("unit", "trial").values
-    included = np.ones(6, bool)
+    included = np.arange(6) > 1
     data = {"rate": (("unit", "stimulus"), rate), "included": ("unit", included)}
-    return xr.Dataset(data), responses
+    return xr.Dataset(data | {"dropped_trials": 2, "total_trials": 9}), responses
 
 
 def panel(evidence, ax):
@@ -163,6 +166,13 @@ def toy(tmp_path) -> dict[str, tuple[str, ...]]:
     return {"models": models, "hypotheses": (str(tmp_path / "gain.py"),)}
 
 
+def counted(folder) -> dict[tuple[str, str, str], tuple[int, int]]:
+    return {
+        (row["model"], row["control"], row["what"]): (row["excluded"], row["total"])
+        for row in read_exclusions(folder / "exclusions.csv")
+    }
+
+
 def test_a_small_battery_for_real(tmp_path, toy):
     run = run_experiment(EXPERIMENT, settings=toy, out=tmp_path / "run", workers=0)
     found = {one.model: one for one in read_csv(run.folder / "verdicts.csv")}
@@ -178,6 +188,24 @@ def test_a_small_battery_for_real(tmp_path, toy):
     assert {"figure.pdf", "figure.png", "figures/T1.svg", "figures/T1-effects.pdf"} <= names
     assert {"responses/T1_strong.nc", "hypotheses.json", "provenance.json"} <= names
     assert "responses/T1_mute.nc" not in names
+    # Two units of six are left out by the rule, and two trials of nine by the protocol's count.
+    assert counted(run.folder) == {
+        ("strong", "", "units"): (3 * 2, 3 * 6),
+        ("strong", "cut in half", "units"): (3 * 2, 3 * 6),
+        ("strong", "rival", "units"): (3 * 2, 3 * 6),
+        ("strong", "", "trials"): (3 * 2, 3 * 9),
+        ("strong", "cut in half", "trials"): (3 * 2, 3 * 9),
+        ("strong", "rival", "trials"): (3 * 2, 3 * 9),
+    } | {
+        ("weak", who, what): (3 * 2, 3 * n)
+        for who in ("", "cut in half", "rival")
+        for what, n in (("units", 6), ("trials", 9))
+    }
+    shown = xr.load_dataset(run.folder / "stimuli" / "T1.nc", engine="h5netcdf")
+    assert shown["model"].item() == "strong"
+    noise = white_noise((2, 3), n_trials=4, seed=0).isel(trial=0)
+    first = shown["strip"].values[0, :2, :3]
+    np.testing.assert_array_equal(first, (255 * noise.values[0]).round())
     assert (tmp_path / "drawn").read_text().split() == [
         "strong", "strong/cut", "in", "half", "weak", "weak/cut", "in", "half",
     ]  # fmt: skip

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from pcsim.experiment import Run
 from pcsim.experiment_battery import describe
@@ -15,6 +21,8 @@ from pcsim.experiment_folder import save_figures
 from pcsim.hypothesis import Control, Hypothesis, Reference, Requirement
 from pcsim.provenance import provenance
 from pcsim.report import write_report
+from pcsim.stimuli.thumbnails import Thumbnails
+from pcsim.stimulus import stimulus_array
 from pcsim.storage import write_json
 from pcsim.verdict import Outcome, Verdict, to_csv
 
@@ -41,7 +49,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -94,7 +102,10 @@ def verdicts() -> list[Verdict]:
 
 
 @pytest.fixture
-def run(tmp_path) -> Run:
+def run(tmp_path, monkeypatch) -> Run:
+    # The PDF is drawn in tests/test_report_tables.py and tests/test_report_browser.py.
+    draw = "pcsim.report_figures.write_pages"
+    monkeypatch.setattr(draw, lambda claims, rows, path: path.write_bytes(b"%PDF"))
     folder = tmp_path / "run"
     settings = {"models": ("RB", "RB-cut"), "seeds": (0, 1, 2), "scale": "quick"}
     run = Run(folder, "correspondence", "Which findings?", "quick", settings, {})
@@ -121,13 +132,21 @@ def test_it_needs_no_network_and_no_other_file(page, tmp_path):
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
-    assert not page.all("script")
+    assert page.all("script") == [{}]
+    (policy,) = [a["content"] for a in page.all("meta") if "http-equiv" in a]
+    script = re.search("<script>(.*?)</script>", text, re.DOTALL)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    for reaching in ("fetch(", "XMLHttpRequest", "eval(", "innerHTML", "import(", "http"):
+        assert reaching not in script[1]
 
 
 def test_every_link_leads_somewhere_and_ids_are_unique(page):
     ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
     assert len(set(ids)) == len(ids)
-    targets = {attrs["href"] for attrs in page.all("a")}
+    targets = {attrs["href"] for attrs in page.all("a") if "download" not in attrs}
     assert targets
     assert {target[1:] for target in targets} <= set(ids)
     labels = {attrs["aria-labelledby"] for _, attrs in page.tags if attrs.get("aria-labelledby")}
@@ -138,6 +157,10 @@ def test_a_screen_reader_finds_its_way(page):
     assert page.all("html") == [{"lang": "en"}]
     assert len(page.all("h1")) == 1
     assert len(page.all("caption")) == len(page.all("table"))
+    labelled = {attrs["for"] for attrs in page.all("label") if "for" in attrs}
+    fields = [*page.all("input"), *page.all("select")]
+    assert labelled == {one["id"] for one in fields if "id" in one}
+    assert all("id" in one or one["type"] == "checkbox" for one in fields)
     assert all(attrs.get("scope") in ("row", "col") for attrs in page.all("th"))
     assert all(len(attrs["alt"]) > 20 for attrs in page.all("img"))
     assert page.all("a")[0]["class"] == "skip"
@@ -166,7 +189,7 @@ def test_it_says_all_there_is(page):
         "84 of 96",
         "+ pass",
         "It is there. peak: 0.2 [0.1, 0.3], wanted > 0.",
-        "It lacks <error> units.",
+        "It lacks <error> units :",
         "Machine",
         "Source sha256",
         "0, 1, 2",
@@ -230,3 +253,61 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no runs"):
         write_report([], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_page_of_the_largest_battery_stays_small(run, tmp_path):
+    keys, models = [f"H{k:02d}" for k in range(35)], [f"MODEL-{k}" for k in range(40)]
+    one = verdicts()[0]
+    table = [replace(one, hypothesis=key, model=model) for key in keys for model in models]
+    to_csv(table, run.folder / "verdicts.csv")
+    write_json(run.folder / "hypotheses.json", [describe(claim(key)) for key in keys])
+    large = (run.folder / "figures" / "H10.png").read_bytes()
+    for key in keys:
+        # As large as a figure may be before its PNG is taken, which is smaller still.
+        (run.folder / "figures" / f"{key}.svg").write_bytes(b" " * 150_000)
+        (run.folder / "figures" / f"{key}.png").write_bytes(large)
+    write_report([run], tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size < 15_000_000
+
+
+def test_it_leaves_the_tables_and_a_pdf_beside_it(run, tmp_path, page):
+    names = {path.name for path in tmp_path.glob("report*")}
+    tables = {
+        f"report_{t}.{s}" for t in ("matrix", "effects", "references") for s in ("csv", "tex")
+    }
+    assert names == {"report.html", "report.pdf", *tables}
+    for attrs in page.all("a"):
+        if "download" in attrs:
+            data = attrs["href"].split("base64,")[1]
+            beside = tmp_path / f"report_{attrs['download']}"
+            assert base64.b64decode(data) == beside.read_bytes()
+
+
+def test_remembered_references_are_listed_and_exclusions_counted(page):
+    assert "0 read, 0 computed, 2 remembered." in page.text
+    assert "H10 units 12 of 96" in page.text
+    assert "RB (12.5 %)" in page.text
+
+
+def test_expectations_stand_beside_what_came_out(page):
+    # RB was expected to pass H10 and is QUALITATIVE.
+    assert "+ pass 0 1 0 0 0 0" in page.text
+    (cell,) = [a for tag, a in page.tags if tag == "tbody" and a.get("id") == "h10-rb"]
+    assert (cell["data-kept"], cell["data-verdict"]) == ("kept", "QUALITATIVE")
+
+
+def test_stimuli_are_drawn_from_what_the_run_kept(run, tmp_path):
+    seen = Thumbnails()
+    values = np.random.default_rng(4).uniform(size=(1, 1, 5, 7))
+    seen.add(stimulus_array(values, frame_duration=0.3, px_per_deg=16.0, condition="<bar>"))
+    (run.folder / "stimuli").mkdir()
+    shown = seen.dataset().assign(model="RB")
+    shown.to_netcdf(run.folder / "stimuli" / "H10.nc", engine="h5netcdf")
+    write_report([run], tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    (image,) = [a for a in page.all("img") if (a["alt"] or "").startswith("Stimulus")]
+    data = base64.b64decode((image["src"] or "").split("base64,")[1])
+    drawn = np.asarray(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(drawn, (255 * values[0, 0]).round())
+    assert "as the protocol gave them to RB" in page.text
+    assert "<bar> (0.3 s)" in page.text

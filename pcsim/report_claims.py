@@ -1,0 +1,166 @@
+"""What the page says about each hypothesis of a run: texts, figures, stimuli, cells."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from pcsim.experiment import Run
+from pcsim.experiment_exclusions import read_exclusions
+from pcsim.report_marks import Axis, trace_mark
+from pcsim.report_text import slug
+from pcsim.verdict import Outcome, Verdict
+from pcsim.verdict_expectations import agreement
+
+__all__ = ["LARGEST_SVG", "claims_of", "excluded_of", "figure_of"]
+
+LARGEST_SVG = 150_000
+"""Bytes from which on a figure is shown as PNG instead, so that the page stays small."""
+
+
+def claims_of(
+    run: Run, texts: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict], prefix: str
+) -> list[dict[str, Any]]:
+    """Return what the page says about the hypotheses of a run, in their order."""
+    counts = _counts(run)
+    return [
+        _claim(run, one, [v for v in verdicts if v.hypothesis == one["id"]], counts, prefix)
+        for one in texts
+    ]
+
+
+def _claim(
+    run: Run,
+    claim: Mapping[str, Any],
+    rows: Sequence[Verdict],
+    counts: Mapping[tuple[str, str], str],
+    prefix: str,
+) -> dict[str, Any]:
+    key, name = claim["id"], claim["name"]
+    reference = claim["reference"]["interval"]
+    axis = Axis.of(
+        rows,
+        null=claim["null"],
+        rope=tuple(claim["rope"]) if claim["rope"] else None,
+        reference=tuple(reference) if reference else None,
+    )
+    panel = f"{key} {name}: the curves behind the verdicts. Numbers are in the table below."
+    cells: list[dict[str, Any]] = [
+        {
+            "row": row,
+            "anchor": f"{prefix}{slug(f'{key}-{row.model}')}",
+            "mark": axis.mark(row),
+            "kept": agreement(row.expectation, row.verdict),
+            "dropped": counts.get((key, row.model), ""),
+        }
+        for row in rows
+    ]
+    return {
+        **claim,
+        "anchor": f"{prefix}{slug(key)}",
+        "cells": {row.model: cell for row, cell in zip(rows, cells, strict=True)},
+        "judged": [cell for cell in cells if cell["row"].verdict != Outcome.NA],
+        "absent": _by_reason([cell for cell in cells if cell["row"].verdict == Outcome.NA]),
+        "ticks": axis.ticks(),
+        "figure": figure_of(run.folder / "figures" / key, panel),
+        "stimuli": list(_stimuli(run.folder / "stimuli" / f"{key}.nc")),
+        "seen_by": _seen_by(run.folder / "stimuli" / f"{key}.nc"),
+    }
+
+
+def _by_reason(cells: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return reason -> cells that are not applicable for it."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        found.setdefault(cell["row"].reason.rstrip(".") or "no reason given", []).append(cell)
+    return found
+
+
+def figure_of(stem: Path, text: str) -> dict[str, str] | None:
+    """Return a figure as a data URI; an image, so that its parts cannot clash with others'."""
+    svg, png = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
+    if svg.is_file() and svg.stat().st_size <= LARGEST_SVG:
+        path, kind = svg, "image/svg+xml"
+    elif png.is_file():
+        path, kind = png, "image/png"
+    else:
+        return None
+    return {"source": _uri(path.read_bytes(), kind), "text": text}
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _stimuli(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the thumbnails that a run kept of a protocol; none in runs of older versions."""
+    if not path.is_file():
+        return
+    from PIL import Image
+
+    found = xr.load_dataset(path, engine="h5netcdf")
+    for place in range(found.sizes["thumbnail"]):
+        one = found.isel(thumbnail=place)
+        rows, columns = int(one["rows"]), int(one["columns"])
+        caption = str(one["caption"].item())
+        duration = float(one["duration"])
+        entry: dict[str, Any] = {"caption": caption, "seconds": duration, "trace": None}
+        if rows:
+            file = io.BytesIO()
+            strip = one["strip"].values[:rows, :columns]
+            Image.fromarray(strip).save(file, format="PNG", optimize=True)
+            entry |= {"source": _uri(file.getvalue(), "image/png"), "rows": rows}
+            entry |= {"columns": columns, "zoom": max(2, min(6, 120 // columns))}
+        else:
+            entry["trace"] = trace_mark(one["trace"].values)
+        yield entry
+
+
+def _seen_by(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with xr.open_dataset(path, engine="h5netcdf") as found:
+        return str(found["model"].item())
+
+
+def _counts(run: Run) -> dict[tuple[str, str], str]:
+    """Return (hypothesis, model) -> what was left out of the model's own evidence, in words."""
+    words: dict[tuple[str, str], str] = {}
+    for row in read_exclusions(run.folder / "exclusions.csv"):
+        if not row["control"] and row["what"] != "units":
+            key = row["hypothesis"], row["model"]
+            text = f"{row['excluded']} of {row['total']} {row['what']} left out"
+            words[key] = f"{words[key]}; {text}" if key in words else text
+    return words
+
+
+def excluded_of(run: Run, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Return, for each hypothesis, what was left out of models and of their controls.
+
+    Runs of older versions counted units of models alone; then that is all there is.
+    """
+    rows = read_exclusions(run.folder / "exclusions.csv") or [
+        {
+            "hypothesis": one.hypothesis, "model": one.model, "control": "", "what": "units",
+            "excluded": one.n_total - one.n_included, "total": one.n_total,
+        }
+        for one in verdicts
+        if one.n_total
+    ]  # fmt: skip
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        key = row["hypothesis"], row["what"]
+        empty = {"hypothesis": key[0], "what": key[1], "most": None}
+        sums = found.setdefault(key, {**empty, "models": [0, 0], "controls": [0, 0]})
+        side = sums["controls" if row["control"] else "models"]
+        side[0] += row["excluded"]
+        side[1] += row["total"]
+        share = row["excluded"] / row["total"] if row["total"] else 0.0
+        if not row["control"] and share > 0 and (not sums["most"] or share > sums["most"][1]):
+            sums["most"] = (row["model"], share)
+    return list(found.values())

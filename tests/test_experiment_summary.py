@@ -1,0 +1,139 @@
+"""Figures over finished batteries: what is counted, what is refused, and what is drawn."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import numpy as np
+import pytest
+
+from pcsim import catalog
+from pcsim.experiment import run_experiment
+from pcsim.storage import read_json, write_json
+from pcsim.verdict import Outcome, Verdict, to_csv
+
+TABLE = catalog.load("experiments", "thesis_correspondences")
+SUMMARY = catalog.load("experiments", "evidence_summary")
+
+
+def one(hypothesis: str, model: str, verdict: Outcome, expectation: str = "") -> Verdict:
+    names = {"hypothesis": hypothesis, "model": model, "verdict": verdict}
+    return Verdict(**names, version=1, family="V1", expectation=expectation)
+
+
+S, Q, N, R, OPEN, NA = (
+    Outcome.SUPPORTED, Outcome.QUALITATIVE, Outcome.NON_SPECIFIC, Outcome.REFUTED,
+    Outcome.INCONCLUSIVE, Outcome.NA,
+)  # fmt: skip
+CELLS = [
+    one("H10", "RB", S, "+"), one("H10", "LN", R, "-"), one("H10", "DN", OPEN, "-"),
+    one("H11", "RB", Q, "+"), one("H11", "LN", N, "-"), one("H11", "DN", R, "+"),
+    one("H12", "RB", S, "?"), one("H12", "LN", Q, "-"), one("H12", "DN", NA, "+"),
+    one("H35", "NMDA", S, "+"),
+]  # fmt: skip
+
+
+def battery(folder, cells) -> str:
+    folder.mkdir()
+    to_csv(cells, folder / "verdicts.csv")
+    keys = sorted({cell.hypothesis for cell in cells})
+    write_json(folder / "hypotheses.json", [{"id": key, "name": f"Name {key}"} for key in keys])
+    return str(folder)
+
+
+def made(experiment, tmp_path, *cells):
+    places = tuple(battery(tmp_path / f"b{k}", part) for k, part in enumerate(cells))
+    out = tmp_path / experiment.name
+    return run_experiment(experiment, settings={"run": places}, out=out, workers=0)
+
+
+def width_of(path) -> float:
+    data = path.read_bytes()
+    assert b"/FontFile2" in data
+    assert b"/Subtype /Image" not in data
+    return float(re.findall(rb"/MediaBox \[ 0 0 ([\d.]+)", data)[0]) / 72 * 25.4
+
+
+def test_the_scored_table(tmp_path):
+    run = made(TABLE, tmp_path, CELLS)
+    rows = {row["neural"]: row for row in read_json(run.folder / "scores.json")}
+    top = rows["Top-down projections, extra-classical fields"]
+    assert top["tested"] == ["H10", "H11", "H12"]
+    assert [top[str(name)] for name in (S, Q, N, OPEN, R)] == [2, 2, 1, 1, 2]
+    assert top["n_cells"] == 8
+    # DN under H12 lacks the signal: not a failed prophecy.
+    assert (top["n_passed_as_expected"], top["n_expected_to_pass"]) == (2, 3)
+    # LN under H12 passed though it was to fail; DN under H10 is open.
+    assert (top["n_failed_as_expected"], top["n_expected_to_fail"]) == (2, 4)
+    motor = rows["Pattern generators, motor cortex"]
+    assert (motor["n_cells"], motor["tested"]) == (0, [])
+    text = (run.folder / "table.tex").read_text()
+    assert "[H05], H10, H11, H12" in text
+    assert "2 of 3" in text
+    assert text.count("--") >= 6
+    with (run.folder / "table.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(rows) == 10
+    assert width_of(run.folder / "figure.pdf") == pytest.approx(180, abs=0.1)
+
+
+def test_every_hypothesis_of_the_coverage_is_in_a_row():
+    from importlib.util import module_from_spec, spec_from_file_location
+    from pathlib import Path
+
+    path = Path(__file__).parent.parent / "experiments" / "thesis_correspondences.py"
+    spec = spec_from_file_location("thesis_correspondences_rows", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    import sys
+
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    covered = {key for row in module.ROWS for key in row.hypotheses}
+    named = [*range(1, 9), 10, 11, 12, 16, 21, 22, 23, 24, 26, 28, 29, 31, 32, 34, 35, 36, 37, 39]
+    assert covered == {f"H{number:02d}" for number in (*named, 40, 41)}
+
+
+def test_what_is_told_apart(tmp_path):
+    import xarray as xr
+
+    run = made(SUMMARY, tmp_path, CELLS[:6], CELLS[6:])
+    found = xr.load_dataset(run.folder / "separation.nc", engine="h5netcdf")
+    # NMDA was measured alone: there is nothing to tell it from.
+    assert found["model"].values.tolist() == ["RB", "LN", "DN"]
+    assert found["apart"].values.tolist() == [[0, 2, 1], [2, 0, 0], [1, 0, 0]]
+    assert found["compared"].values.tolist() == [[0, 3, 1], [3, 0, 1], [1, 1, 0]]
+    np.testing.assert_array_equal(found["apart"], found["apart"].T)
+    rows = {row["id"]: row["pairs_apart"] for row in read_json(run.folder / "discrimination.json")}
+    assert rows == {"H11": 2, "H10": 1, "H12": 0, "H35": 0}
+    assert next(iter(rows)) == "H11"
+    counts = read_json(run.folder / "expectations.json")
+    assert counts["+"][str(R)] == 1
+    assert counts["-"][str(Q)] == 1
+    assert width_of(run.folder / "figure.pdf") == pytest.approx(180, abs=0.1)
+    assert width_of(run.folder / "expectations.pdf") == pytest.approx(85, abs=0.1)
+
+
+def test_a_battery_that_changes_is_read_again(tmp_path):
+    run = made(SUMMARY, tmp_path, CELLS)
+    to_csv([*CELLS[:9], one("H35", "NMDA", R, "+")], tmp_path / "b0" / "verdicts.csv")
+    places = (str(tmp_path / "b0"),)
+    again = run_experiment(SUMMARY, settings={"run": places}, out=run.folder, workers=0)
+    assert read_json(again.folder / "expectations.json")["+"][str(R)] == 2
+
+
+def test_what_is_no_battery_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"verdicts\.csv that cannot be read"):
+        run_experiment(SUMMARY, settings={"run": (str(tmp_path / "none"),)}, out=tmp_path / "o")
+    (tmp_path / "half").mkdir()
+    to_csv(CELLS, tmp_path / "half" / "verdicts.csv")
+    with pytest.raises(RuntimeError, match=r"without verdicts\.csv and hypotheses\.json"):
+        run_experiment(
+            SUMMARY, settings={"run": (str(tmp_path / "half"),)}, out=tmp_path / "o", workers=0
+        )
+
+
+def test_batteries_that_disagree_are_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="SUPPORTED and REFUTED for RB under H10"):
+        made(SUMMARY, tmp_path, CELLS, [one("H10", "RB", R)])

@@ -108,6 +108,10 @@ ROSTER = (
     Variant(label="OMS", circuit="olveczky_2003"),
     Variant(label="OMS-linear", circuit="olveczky_2003", lesion={"rectified": False}),
     Variant(label="SS", circuit="schwartz_simoncelli_2001"),
+    Variant(label="PREDNET-s", circuit="prednet"),
+    Variant(label="PREDNET-noE", circuit="prednet", settings={"head": True}),
+    Variant(label="PREDNET-untr", circuit="prednet", training="none"),
+    Variant(label="PREDNET-cut", circuit="prednet", lesion={"feedback_gain": 0.0}),
 )
 
 

@@ -17,7 +17,15 @@ from pcsim.hypothesis import (
     expectation_table,
 )
 from pcsim.model import Model, lesion
-from pcsim.protocols import lacks, respond, roles_at, signal_role, visual_field
+from pcsim.protocols import (
+    contrast_index,
+    lacks,
+    respond,
+    responsive,
+    roles_at,
+    signal_role,
+    visual_field,
+)
 from pcsim.stimuli import bars
 from pcsim.stimulus import stimulus_array
 
@@ -80,14 +88,15 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
     if "latent" in roles_at(model, ABOVE):
         higher = respond(model, stimulus, level=ABOVE, role="latent", every=STEP, seed=seed)
         above = steady(higher)
-        change, kept = fall(above[:n].mean(0), above[n:].mean(0)), alive(above)
-        estimate = -float(change[kept].mean()) if kept.any() else 0.0
+        change = contrast_index(above[:n].mean(0), above[n:].mean(0))
+        kept = responsive(above)
+        estimate = float(change[kept].mean()) if kept.any() else 0.0
     evidence = xr.Dataset(
         {
-            "fall": ("unit", fall(size[:n].mean(0), size[n:].mean(0))),
+            "fall": ("unit", contrast_index(size[n:].mean(0), size[:n].mean(0))),
             # One number a replica; 0 in a model without a level above.
             "estimate": ("unit", np.full(size.shape[1], estimate)),
-            "included": ("unit", alive(size)),
+            "included": ("unit", responsive(size)),
         }
     )
     return evidence, responses.isel(trial=[0, n])
@@ -97,19 +106,6 @@ def steady(responses: xr.Dataset) -> Any:
     """Return the mean |rate| from 0.2 s on, (trial, unit)."""
     rate = responses["rate"].sel(time=slice(STEADY, None)).transpose("trial", "time", "unit")
     return np.abs(rate.to_numpy()).mean(axis=1)
-
-
-def alive(size: Any) -> Any:
-    """Return which units respond with more than 5 % of the population's 95th percentile."""
-    level = size.mean(axis=0)
-    scale = float(np.percentile(level, 95))
-    return level > 0.05 * scale if scale > 1e-12 else np.zeros(level.size, dtype=bool)
-
-
-def fall(shape: Any, scrambled: Any) -> Any:
-    """Return (scrambled - shape) / (scrambled + shape), 0 for silent units."""
-    total = scrambled + shape
-    return np.where(total > 0, (scrambled - shape) / np.where(total > 0, total, 1.0), 0.0)
 
 
 def less_error(means: Means) -> Any:

@@ -17,7 +17,14 @@ from pcsim.hypothesis import (
     expectation_table,
 )
 from pcsim.model import Model
-from pcsim.protocols import lacks, respond, signal_role, visual_field
+from pcsim.protocols import (
+    contrast_index,
+    lacks,
+    respond,
+    responsive,
+    signal_role,
+    visual_field,
+)
 from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
 
@@ -88,33 +95,25 @@ def measure(responses: xr.Dataset) -> xr.Dataset:
     size, novel = responses["set_size"].values, responses["condition"].values == "novel"
     last = by_image[:, -1]
     found = {
-        f"excess_{one}": contrast(
+        f"excess_{one}": contrast_index(
             last[(size == one) & novel].mean(0), last[(size == one) & ~novel].mean(0)
         )
         for one in SIZES
     }
     small = by_image[size == SIZES[0], :N_SHOWN].mean(axis=0)
     cycles = small.reshape(-1, SIZES[0], small.shape[-1]).mean(axis=1)
-    level = by_image.mean(axis=(0, 1))
-    scale = float(np.percentile(level, 95))
-    included = level > 0.05 * scale if scale > 1e-12 else np.zeros(level.size, dtype=bool)
+    included = responsive(by_image)
     heard = cycles[:, included] if included.any() else cycles
     course = heard.mean(axis=1)
     return xr.Dataset(
         {
             **{name: ("unit", value) for name, value in found.items()},
-            "familiarised": ("unit", contrast(cycles[0], cycles[-1])),
+            "familiarised": ("unit", contrast_index(cycles[0], cycles[-1])),
             "included": ("unit", included),
             "course": ("cycle", course / max(float(course[0]), 1e-30)),
         },
         coords={"cycle": SIZES[0] * FRAME * np.arange(len(cycles))},
     )
-
-
-def contrast(one: Any, other: Any) -> Any:
-    """Return (one - other) / (one + other) of responses that are not negative; 0 if both are 0."""
-    total = one + other
-    return np.where(total > 0, (one - other) / np.where(total > 0, total, 1.0), 0.0)
 
 
 def excess(means: Means) -> Any:

@@ -1,5 +1,12 @@
 """What protocols of the battery share: whose response is read, where it looks, what it prefers."""
 
+from pcsim.protocols.contrasts import (
+    ESTIMATES,
+    contrast_index,
+    deepest_estimate,
+    departure,
+    responsive,
+)
 from pcsim.protocols.fields import map_fields, preferences
 from pcsim.protocols.gratings import amplitude, fitted_gratings, fitted_units, size_tuning
 from pcsim.protocols.rhythm import BANDS as RHYTHM_BANDS
@@ -27,6 +34,7 @@ from pcsim.protocols.signals import (
 from pcsim.protocols.tones import Listening, cannot_hear, listen, tone_levels
 
 __all__ = [
+    "ESTIMATES",
     "OUTPUTS",
     "RHYTHM_BANDS",
     "RHYTHM_TAPERS",
@@ -34,6 +42,9 @@ __all__ = [
     "amplitude",
     "blank",
     "cannot_hear",
+    "contrast_index",
+    "deepest_estimate",
+    "departure",
     "error_estimate_pairs",
     "first_level",
     "fitted_gratings",
@@ -48,6 +59,7 @@ __all__ = [
     "preferences",
     "recording",
     "respond",
+    "responsive",
     "roles_at",
     "signal_role",
     "size_tuning",

@@ -42,7 +42,7 @@ def contours(model: Model, coefficients: Any, *, turn: Any) -> Any:
     The radius is that of the mean shape, a circle, times 1 + sum of the coefficients (n, 8) times
     cosine and sine of 2 to 5 cycles a turn; `turn` (n,) rotates the shape.
     """
-    (ny, nx), px_per_deg = visual_field(model)
+    (ny, nx), _ = visual_field(model)
     radius, width = 0.28 * min(ny, nx), 0.06 * min(ny, nx)
     y, x = np.meshgrid((ny - 1) / 2 - np.arange(ny), np.arange(nx) - (nx - 1) / 2, indexing="ij")
     angle = np.arctan2(y, x)[None] - np.asarray(turn)[:, None, None]

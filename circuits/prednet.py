@@ -79,6 +79,8 @@ class PredNetSmall:
     """Seconds between recorded times; every step if None."""
     learning_rate: float = 6e-3
     """Of Adam; falls to 0 over the second half of the training."""
+    plasticity: float = 1.0
+    """Factor on the learning rate; 0 leaves the weights as they are."""
 
     curriculum: ClassVar[str] = "own"
     n_training: ClassVar[Mapping[str, int]] = {"quick": 3_200, "full": 16_000}
@@ -141,6 +143,8 @@ class PredNetSmall:
             found = f"{frames.shape[1]} steps of {frames.shape[-2]} x {frames.shape[-1]} pixels"
             expected = "at least 2 steps, and sides that are multiples of 4"
             raise ValueError(refusal("prednet.fit", found, expected, "Lengthen or crop them."))
+        if self.plasticity == 0:
+            return self
         rng = np.random.default_rng([seed, 2020])
         order = np.concatenate([rng.permutation(len(frames)) for _ in range(n_passes)])
         chosen = np.array_split(order, max(len(order) // BATCH, 1))
@@ -150,7 +154,9 @@ class PredNetSmall:
                 yield frames[one]
 
         def rate(number: int) -> float:
-            return self.learning_rate * min(1.0, 2.0 * (1.0 - number / len(chosen)))
+            return (
+                self.plasticity * self.learning_rate * min(1.0, 2.0 * (1.0 - number / len(chosen)))
+            )
 
         weights, _ = learn(
             self.architecture, self._own(), batches(), learning_rate=rate,

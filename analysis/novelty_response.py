@@ -19,13 +19,13 @@ from pcsim.hypothesis import (
 from pcsim.model import Model
 from pcsim.protocols import (
     contrast_index,
+    equal_patches,
     lacks,
     respond,
     responsive,
     signal_role,
     visual_field,
 )
-from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
 
 if TYPE_CHECKING:
@@ -44,18 +44,6 @@ CONTRAST = 0.2
 """Root mean square of every image, in units of the range of luminance."""
 
 
-def pictures(model: Model, *, n: int, seed: int) -> Any:
-    """Return natural patches of equal mean and contrast, (n, y, x)."""
-    field, px_per_deg = visual_field(model)
-    patches = natural_patches(field, n=3 * n, px_per_deg=px_per_deg, seed=seed + 20_000)
-    values = patches.to_numpy()[:, 0]
-    spread = values.std(axis=(1, 2))
-    # Patches of sky would be noise if they were scaled up.
-    chosen = values[np.sort(np.argsort(spread)[-n:])]
-    chosen = chosen - chosen.mean(axis=(1, 2), keepdims=True)
-    return np.clip(0.5 + CONTRAST * chosen / chosen.std(axis=(1, 2), keepdims=True), 0.0, 1.0)
-
-
 def sequences(model: Model, *, n_draws: int, seed: int) -> xr.DataArray:
     """Return cycles of a set of images that end with its next image or with a novel one.
 
@@ -64,7 +52,9 @@ def sequences(model: Model, *, n_draws: int, seed: int) -> xr.DataArray:
     _, px_per_deg = visual_field(model)
     shown, sizes, novel = [], [], []
     for draw in range(n_draws):
-        both = pictures(model, n=2 * max(SIZES), seed=seed + 100 * draw)
+        both = equal_patches(
+            model, 2 * max(SIZES), contrast=CONTRAST, seed=seed + 20_000 + 100 * draw
+        )
         both = both.reshape(2, max(SIZES), *both.shape[1:])
         for size in SIZES:
             for own, ending in ((0, 0), (0, 1), (1, 1), (1, 0)):

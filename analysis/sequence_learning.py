@@ -20,13 +20,13 @@ from pcsim.model import Model, lesion
 from pcsim.protocols import (
     cannot_hear,
     contrast_index,
+    equal_patches,
     lacks,
     listen,
     responsive,
     visual_field,
 )
 from pcsim.responses import select
-from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
 
 if TYPE_CHECKING:
@@ -145,12 +145,8 @@ def pairs_of_tones(pairs: Sequence[tuple[int, int]], tone_of: Any) -> xr.DataArr
 def after_images(model: Any, *, n_exposures: int, seed: int) -> Any:
     """Train on pairs of images and show one test a trial; (test, unit) of the deepest errors."""
     field, px_per_deg = visual_field(model)
-    patches = natural_patches(field, n=3 * N_ITEMS, px_per_deg=px_per_deg, seed=seed + 30_000)
-    values = patches.to_numpy()[:, 0]
-    chosen = values[np.sort(np.argsort(values.std(axis=(1, 2)))[-N_ITEMS:])]
-    chosen = chosen - chosen.mean(axis=(1, 2), keepdims=True)
-    chosen = chosen * CONTRAST / chosen.std(axis=(1, 2), keepdims=True)
-    items = np.clip(0.5 + np.concatenate([chosen, np.zeros((1, *field))]), 0.0, 1.0)
+    patches = equal_patches(model, N_ITEMS, contrast=CONTRAST, seed=seed + 30_000)
+    items = np.concatenate([patches, np.full((1, *field), 0.5)])
 
     def show(pairs: Sequence[tuple[int, int]]) -> xr.DataArray:
         frames = np.stack([items[[-1, lead, trail]] for lead, trail in pairs])

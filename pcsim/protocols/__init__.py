@@ -5,6 +5,7 @@ from pcsim.protocols.contrasts import (
     contrast_index,
     deepest_estimate,
     departure,
+    equal_patches,
     responsive,
 )
 from pcsim.protocols.fields import map_fields, preferences
@@ -45,6 +46,7 @@ __all__ = [
     "contrast_index",
     "deepest_estimate",
     "departure",
+    "equal_patches",
     "error_estimate_pairs",
     "first_level",
     "fitted_gratings",

@@ -9,9 +9,17 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pcsim.model import Model
-from pcsim.protocols.signals import labels
+from pcsim.protocols.signals import labels, visual_field
+from pcsim.stimuli import natural_patches
 
-__all__ = ["ESTIMATES", "contrast_index", "deepest_estimate", "departure", "responsive"]
+__all__ = [
+    "ESTIMATES",
+    "contrast_index",
+    "deepest_estimate",
+    "departure",
+    "equal_patches",
+    "responsive",
+]
 
 Floats = NDArray[np.float64]
 ESTIMATES = ("latent", "output", "error")
@@ -60,3 +68,30 @@ def departure(responses: xr.Dataset, rest: str = "grey") -> Floats:
     rate = responses["rate"].transpose("trial", "time", "unit").to_numpy()
     resting = rate[responses["condition"].values == rest].mean(axis=0)
     return np.asarray(np.abs(rate - resting), dtype=np.float64)
+
+
+def equal_patches(model: Model, n: int, *, contrast: float, seed: int) -> Floats:
+    """Return natural patches that fill a model's field, of mean grey and equal contrast, (n, y, x).
+
+    Of 4 n patches the flatter half is left out, because noise would be scaled up, and of the rest
+    those with the highest peaks, because they would be clipped.
+
+    Parameters
+    ----------
+    model
+        Whose field they fill.
+    n
+        How many.
+    contrast
+        Root mean square, in units of the range of luminance.
+    seed
+        Of the patches.
+    """
+    field, px_per_deg = visual_field(model)
+    values = natural_patches(field, n=4 * n, px_per_deg=px_per_deg, seed=seed).to_numpy()[:, 0]
+    centred = values - values.mean(axis=(1, 2), keepdims=True)
+    spread = centred.std(axis=(1, 2), keepdims=True)
+    rough = np.sort(np.argsort(spread[:, 0, 0])[2 * n :])
+    scaled = contrast * centred[rough] / spread[rough]
+    peak = np.abs(scaled).max(axis=(1, 2))
+    return np.asarray(np.clip(0.5 + scaled[np.sort(np.argsort(peak)[:n])], 0.0, 1.0))

@@ -90,8 +90,8 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
         condition=[*(one["kind"] for one in shown), "grey"],
     )  # fmt: skip
     responses = respond(model, stimulus, **shared)
-    rate = responses["rate"].transpose("trial", "time", "unit").to_numpy()
-    return leads(shown, rate[:-1] - rate[-1], templates), responses.isel(trial=[0, 1])
+    rates = responses["rate"].transpose("trial", "time", "unit").to_numpy()
+    return leads(shown, rates[:-1] - rates[-1], templates), responses.isel(trial=[0, 1])
 
 
 def leads(shown: Sequence[Mapping[str, Any]], change: Any, templates: Mapping[float, Any]) -> Any:

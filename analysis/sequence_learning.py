@@ -42,10 +42,10 @@ TESTED = {"both": (0, 5, 1), "forward": (2, 0, 3), "backward": (5, 2, 6)}
 """What is halved in exposure, P(trailing | leading) "forward" or P(leading | trailing) "backward"
 -> a leader, one of another pair, and the trailing item that is read after each."""
 NEUTRAL = 8
-N_EXPOSURES = {"quick": (16, 80), "full": (48, 320)}
+N_EXPOSURES = {"quick": (8, 80), "full": (32, 320)}
 """Of every pair: tones, images."""
-N_DRAWS = {"quick": (4, 1), "full": (8, 3)}
-TONE, INTERVAL, PERIOD, FRAME = 0.075, 0.25, 1.25, 0.025
+N_DRAWS = {"quick": (2, 1), "full": (8, 3)}
+TONE, INTERVAL, PERIOD, FRAME = 0.075, 0.25, 1.1, 0.025
 """Seconds of a tone, from leading to trailing onset, and from pair to pair."""
 WINDOW = 0.15
 """Seconds from the onset of the trailing item that are read; images stay as long."""
@@ -216,8 +216,8 @@ HYPOTHESIS = Hypothesis(
         "Six pairs, equally often and in random order: one contingent both ways; one leader of two "
         "trailing items; two leaders of one trailing item; one leader of nothing. Models of "
         "images: natural patches, 0.15 s each, 80 (full: 320) exposures a pair by further training "
-        "of all weights. Models of tones: tones of 75 ms at 0.25 s in pairs every 1.25 s, 16 "
-        "(full: 48) exposures a pair within the run, 4 (full: 8) draws of the tones. Then one pair "
+        "of all weights. Models of tones: tones of 75 ms at 0.25 s in pairs every 1.1 s, 8 "
+        "(full: 32) exposures a pair within the run, 2 (full: 8) draws of the tones. Then one pair "
         "a trial: the trailing item after its leader, after another pair's, after the neutral one."
     ),
     statistic=(

@@ -193,7 +193,7 @@ def test_conditional_probabilities_of_the_pairs_are_as_named():
 def test_pairs_of_tones_are_events():
     stimulus = PAIRS.pairs_of_tones([(3, 1), (8, -1)], np.arange(10)[::-1])
     events = tone_events(stimulus)
-    np.testing.assert_allclose(events.onset, [0.0, 0.25, 1.25, 1.5])
+    np.testing.assert_allclose(events.onset, [0.0, 0.25, 1.1, 1.35])
     np.testing.assert_array_equal(events.tone, [6, 8, 1, -1])
     assert stimulus.values.sum() == 3 * 3
 

@@ -113,6 +113,10 @@ ROSTER = (
     Variant(label="ARF-chain", circuit="autoregressive_policy", settings={"law": "latency"}),
     Variant(label="IID-policy", circuit="autoregressive_policy", settings={"n_taps": 0}),
     Variant(label="CHAIN", circuit="delay_chain"),
+    Variant(label="PREDNET-s", circuit="prednet"),
+    Variant(label="PREDNET-noE", circuit="prednet", settings={"head": True}),
+    Variant(label="PREDNET-untr", circuit="prednet", training="none"),
+    Variant(label="PREDNET-cut", circuit="prednet", lesion={"feedback_gain": 0.0}),
 )
 
 

@@ -1,6 +1,14 @@
 """What protocols of the battery share: whose response is read, where it looks, what it prefers."""
 
 from pcsim.protocols.altered import Altered, ImageFunction, alteration
+from pcsim.protocols.contrasts import (
+    ESTIMATES,
+    contrast_index,
+    deepest_estimate,
+    departure,
+    equal_patches,
+    responsive,
+)
 from pcsim.protocols.fields import map_fields, preferences
 from pcsim.protocols.gratings import amplitude, fitted_gratings, fitted_units, size_tuning
 from pcsim.protocols.rhythm import BANDS as RHYTHM_BANDS
@@ -28,6 +36,7 @@ from pcsim.protocols.signals import (
 from pcsim.protocols.tones import Listening, cannot_hear, listen, tone_levels
 
 __all__ = [
+    "ESTIMATES",
     "OUTPUTS",
     "RHYTHM_BANDS",
     "RHYTHM_TAPERS",
@@ -38,6 +47,10 @@ __all__ = [
     "amplitude",
     "blank",
     "cannot_hear",
+    "contrast_index",
+    "deepest_estimate",
+    "departure",
+    "equal_patches",
     "error_estimate_pairs",
     "first_level",
     "fitted_gratings",
@@ -52,6 +65,7 @@ __all__ = [
     "preferences",
     "recording",
     "respond",
+    "responsive",
     "roles_at",
     "signal_role",
     "size_tuning",

@@ -11,6 +11,7 @@ from pcsim.stimuli.bars import bars
 from pcsim.stimuli.dead_leaves import dead_leaves, dead_leaves_stream
 from pcsim.stimuli.eye import eye_movements
 from pcsim.stimuli.flicker import PATTERNS, check_patterns, pattern_amplitudes, pattern_flicker
+from pcsim.stimuli.gliding import gliding_photographs
 from pcsim.stimuli.gratings import gratings
 from pcsim.stimuli.jitter import MOTIONS, jittered_gratings, random_walks
 from pcsim.stimuli.natural import natural_patches
@@ -58,6 +59,7 @@ __all__ = [
     "dead_leaves",
     "dead_leaves_stream",
     "eye_movements",
+    "gliding_photographs",
     "gratings",
     "grid",
     "jittered_gratings",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pcsim.messages import check_array, check_integer, check_number
 
-__all__ = ["DIFFUSION", "eye_movements"]
+__all__ = ["DIFFUSION", "eye_movements", "reflected"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -81,10 +81,11 @@ def eye_movements(
     size, angle = rng.exponential(amplitude, n_frames - 1), rng.uniform(0, 2 * np.pi, n_frames - 1)
     jumps = size[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
     free = np.vstack([start, start + np.cumsum(steps + saccade[:, None] * jumps, axis=0)])
-    return _reflected(free, room), np.append(False, saccade)
+    return reflected(free, room), np.append(False, saccade)
 
 
-def _reflected(free: Floats, room: Floats) -> Floats:
+def reflected(free: Floats, room: Floats) -> Floats:
+    """Return a free path (n, 2) folded into a rectangle (height, width) between mirrors."""
     # A path between mirrors is the free path seen through a ruler folded at both borders.
     period = np.where(room > 0, 2.0 * room, 1.0)
     return np.where(room > 0, room - np.abs(free % period - room), 0.0)

@@ -19,8 +19,13 @@ from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.posteriors import MeanField, TopDown
 
-OPTIMISERS = [("preconditioned", 0.5, 1.0, 200), ("damped", 1.0, 1.0, 200), ("momentum", 0.02, 1.0, 600),
-              ("adam", 0.3, 0.99, 1500), ("rmsprop", 0.3, 0.98, 900)]  # fmt: skip
+OPTIMISERS = [
+    ("preconditioned", 0.5, 1.0, 200),
+    ("damped", 1.0, 1.0, 200),
+    ("momentum", 0.02, 1.0, 600),
+    ("adam", 0.3, 0.99, 1500),
+    ("rmsprop", 0.3, 0.98, 900),
+]
 
 
 @pytest.fixture

@@ -86,11 +86,7 @@ def race(
     validation = images[n_train : n_train + sizes["n_validation"]]
     x, starts, best = prepared(model, moving(validation, 2, seed=1), n_long=sizes["n_long"])
     effort = {name: sizes[name] for name in ("n_iterations", "n_samples")}
-    steps, search = {}, []
-    for start, q in starts.items():
-        chosen, tried = tuned(model, x, q, best, level=LEVEL, **effort)
-        steps.update({f"{rule} {start}": step for rule, step in chosen.items()})
-        search += [[one[0], start, *one[1:]] for one in tried]
+    steps, search = tuned(model, x, starts, best, level=LEVEL, **effort)
     test = data.load("mnist", split="test")["image"].to_numpy()
     order = np.random.default_rng(0).permutation(len(test))[: sizes["n_test"]]
     result = measured(model, lanes, steps, moving(test[order], sizes["n_frames"], seed=2), sizes)
@@ -106,10 +102,8 @@ def measured(
     sizes: Mapping[str, int],
 ) -> xr.Dataset:
     """Run every lane from both starts on the test frames; return free energies, nats."""
-    from pcsim.deep.convergence import descent
     from pcsim.deep.inference import infer
-    from pcsim.deep.inference_gradient import GradientAscent
-    from pcsim.deep.race import prepared
+    from pcsim.deep.race import prepared, raced
     from pcsim.deep.training_step import generator_for
 
     def guess(x: Any) -> Any:
@@ -117,15 +111,11 @@ def measured(
 
     x, starts, best = prepared(model, frames, n_long=sizes["n_long"], guess=guess)
     shape = (sizes["n_iterations"] + 1, len(frames) - 1, frames.shape[1])
-    curves = np.empty((len(LANES), len(STARTS), *shape))
-    for (i, name), (j, start) in ((a, b) for a in enumerate(LANES) for b in enumerate(STARTS)):
-        step = steps.get(f"{name} {start}")
-        lane = lanes[name] if step is None else GradientAscent(optimiser=name, step=step)
-        curve = descent(
-            lane, model, x, start=starts[start], n_iterations=sizes["n_iterations"],
-            n_samples=sizes["n_samples"], n_judges=20,
-        )  # fmt: skip
-        curves[i, j] = curve.reshape(shape)
+    effort = {name: sizes[name] for name in ("n_iterations", "n_samples")}
+    ordered = {name: lanes[name] for name in LANES if name in lanes}
+    curves = raced(model, x, starts, ordered, steps, **effort).reshape(
+        len(LANES), len(STARTS), *shape
+    )
     return xr.Dataset(
         {
             "free_energy": (("lane", "start", "iteration", "frame", "image"), curves),

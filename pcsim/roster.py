@@ -109,9 +109,7 @@ ROSTER = (
     Variant(label="OMS-linear", circuit="olveczky_2003", lesion={"rectified": False}),
     Variant(label="SS", circuit="schwartz_simoncelli_2001"),
     Variant(label="VAE-iter", circuit="variational_autoencoder"),
-    Variant(
-        label="VAE-dir", circuit="variational_autoencoder", settings={"inference": "direct"}
-    ),
+    Variant(label="VAE-dir", circuit="variational_autoencoder", settings={"inference": "direct"}),
 )
 
 

@@ -60,7 +60,7 @@ class RowGenerators(torch.Generator):
 
     rows: tuple[torch.Generator, ...]
 
-    def __new__(cls, rows: Sequence[torch.Generator]) -> RowGenerators:  # noqa: D102
+    def __new__(cls, rows: Sequence[torch.Generator]) -> RowGenerators:
         made = super().__new__(cls, device=rows[0].device)
         made.rows = tuple(rows)
         return made

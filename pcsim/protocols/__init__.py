@@ -2,6 +2,7 @@
 
 from pcsim.protocols.fields import map_fields, preferences
 from pcsim.protocols.gratings import amplitude, fitted_gratings, fitted_units, size_tuning
+from pcsim.protocols.learned_inference import Untaught, films, inferring, lacks_inference
 from pcsim.protocols.rhythm import BANDS as RHYTHM_BANDS
 from pcsim.protocols.rhythm import TAPERS as RHYTHM_TAPERS
 from pcsim.protocols.rhythm import (
@@ -31,14 +32,18 @@ __all__ = [
     "RHYTHM_BANDS",
     "RHYTHM_TAPERS",
     "Listening",
+    "Untaught",
     "amplitude",
     "blank",
     "cannot_hear",
     "error_estimate_pairs",
+    "films",
     "first_level",
     "fitted_gratings",
     "fitted_units",
+    "inferring",
     "lacks",
+    "lacks_inference",
     "listen",
     "map_fields",
     "noisy_movies",

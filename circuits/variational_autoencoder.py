@@ -1,7 +1,7 @@
 r"""Two levels of latents of natural images, inferred by learned networks (Marino et al. 2018).
 
-.. math:: p(x, z) = N(x; W z_1, \Pi_0^{-1})\, N(z_1; \gamma\,\mu_1(z_2), \Pi_1^{-1}(z_2))\, N(z_2; 0,
-    I)
+.. math:: p(x, z) = N(x; W z_1, \Pi_0^{-1})\, N(z_1; \gamma\,\mu_1(z_2), \Pi_1^{-1}(z_2))\,
+    N(z_2; 0, I)
 
 is trained with its inference on the bound on the evidence (https://arxiv.org/abs/1807.09356).
 Iterative inference starts from the prior, or from the frame before, and improves its estimate by a
@@ -185,7 +185,7 @@ class VariationalAutoencoder:
 
 @cache
 def retina() -> Any:
-    """Return the filter and the window as one matrix, (pixels of the field, pixels of the patch)."""
+    """Return the filter and the window as one matrix, (field's pixels, patch's pixels)."""
     kernel = difference_of_gaussians(
         2 * MARGIN + 1, sigma_center=1.3, sigma_surround=2.08, weight=1.0
     )

@@ -108,6 +108,7 @@ ROSTER = (
     Variant(label="OMS", circuit="olveczky_2003"),
     Variant(label="OMS-linear", circuit="olveczky_2003", lesion={"rectified": False}),
     Variant(label="SS", circuit="schwartz_simoncelli_2001"),
+    Variant(label="ARF", circuit="autoregressive_flow"),
     Variant(label="VAE-iter", circuit="variational_autoencoder"),
     Variant(label="VAE-dir", circuit="variational_autoencoder", settings={"inference": "direct"}),
 )

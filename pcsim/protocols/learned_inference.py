@@ -50,12 +50,15 @@ class Untaught:
         features: NDArray[Any] = self.original.prepare(stimulus)
         return features
 
+    @property
+    def fresh(self) -> Any:
+        """The whole model before training, of no replica's seed: what starts alike may end so."""
+        return self.original.untrained(seed=self.seed + 1000)
+
     def deep(self) -> DeepModel:
         """Return the trained model under the untrained inference."""
-        deep = self.original.deep()
-        # Of no replica's seed: networks that start alike may end alike.
-        fresh = self.original.untrained(seed=self.seed + 1000).deep()
-        return replace(deep, inference=fresh.inference)
+        deep: DeepModel = replace(self.original.deep(), inference=self.fresh.deep().inference)
+        return deep
 
 
 def inferring(model: Any) -> Any:

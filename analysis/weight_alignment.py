@@ -104,7 +104,7 @@ HYPOTHESIS = Hypothesis(
     family="learning",
     protocol=(
         "12 natural patches. B, the derivative of an update of level 1's mean by the weighted "
-        "error of the data, averaged over patches and updates (direct network: by the data), beside "
+        "error of the data, averaged over patches and updates (direct: by the data), beside "
         "J', the pseudo-inverse of J and (J' Pi J + Lambda)^-1 J', J the decoder's Jacobian."
     ),
     statistic=(
@@ -125,8 +125,8 @@ HYPOTHESIS = Hypothesis(
         interval=(0.0, PREDICTED),
         status="remembered",
         source=(
-            "60 degrees is the battery's own prediction, no measured angle. Feedback helps learning "
-            "within 90 degrees of the transpose and drifts towards a pseudo-inverse (Lillicrap et "
+            "60 degrees is the battery's own prediction, no measured angle. Feedback helps "
+            "learning within 90 degrees of the transpose and drifts towards a pseudo-inverse (Lillicrap et "
             "al. 2016, Nat. Commun. 7:13276); weight mirrors are near it (Akrout et al. 2019)."
         ),
     ),

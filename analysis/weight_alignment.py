@@ -126,8 +126,9 @@ HYPOTHESIS = Hypothesis(
         status="remembered",
         source=(
             "60 degrees is the battery's own prediction, no measured angle. Feedback helps "
-            "learning within 90 degrees of the transpose and drifts towards a pseudo-inverse (Lillicrap et "
-            "al. 2016, Nat. Commun. 7:13276); weight mirrors are near it (Akrout et al. 2019)."
+            "learning within 90 degrees of the transpose and drifts towards a pseudo-inverse "
+            "(Lillicrap et al. 2016, Nat. Commun. 7:13276); weight mirrors are near it (Akrout et "
+            "al. 2019)."
         ),
     ),
     controls=(

@@ -70,8 +70,12 @@ class RaoBallard1999Deep:
     ) -> xr.Dataset:
         """Return the responses to `stimulus`, each iteration a time."""
         check_stimulus(stimulus, "RaoBallard1999Deep")
-        features = self.circuit.prepare(stimulus)
+        features = self.prepare(stimulus)
         return self.deep().respond(features, stimulus, seed=seed, record=record)
+
+    def prepare(self, stimulus: xr.DataArray) -> Any:
+        """Return the features that the circuit sees, (trial, time, 768)."""
+        return self.circuit.prepare(stimulus)
 
     def deep(self) -> DeepModel:
         """Return the torch model with the circuit's weights and the inference that fits it."""

@@ -1,7 +1,8 @@
 """Do few inference iterations suffice only if inference is amortized? (battery, H32)
 
-On one trained generative model of MNIST: gradient rules, each at the step that suits it best, a
-trained iterative network, a direct network and an untrained one, from the prior (cold) and from the
+On one trained generative model of MNIST: gradient rules, each at the step that suits it best (one
+of them damped: its step is halved, image by image, until the free energy falls), a trained
+iterative network, a direct network and an untrained one, from the prior (cold) and from the
 posterior of the frame before (warm) of slowly turning and drifting images.
 """
 
@@ -24,14 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPERIMENT"]
 
-GRIDS = {
-    "gradient": (0.002, 0.005, 0.01, 0.02, 0.05),
-    "momentum": (0.0005, 0.001, 0.002, 0.005, 0.01),
-    "preconditioned": (0.1, 0.2, 0.35, 0.5, 1.0),
-}
-"""Rule -> step sizes tried on validation images, for each start apart."""
+RULES = ("gradient", "momentum", "preconditioned", "damped")
+"""Of `pcsim.deep.race.GRIDS`; each has a step for each start, chosen on validation images."""
+RIVALS = ("preconditioned", "damped")
+"""Rules without learning that refute the claim if they are fast enough."""
 KINDS = ("direct", "iterative")
-LANES = (*GRIDS, "iterative", "direct", "untrained")
+LANES = (*RULES, "iterative", "direct", "untrained")
 STARTS = ("cold", "warm")
 LIMIT, RIVAL_LIMIT, LEVEL = 8.0, 6.0, 0.95
 """Iterations of the claim, of the rival that refutes it, and the share that counts: H32."""
@@ -71,6 +70,7 @@ def race(
     from pcsim.deep.arm_training import restored, train_network
     from pcsim.deep.arms import Arm, examples
     from pcsim.deep.frames import moving
+    from pcsim.deep.race import prepared, tuned
     from pcsim.deep.training import TrainingSettings
     from pcsim.deep.training_step import binarised
 
@@ -84,56 +84,14 @@ def race(
     lanes: dict[str, Any] = {trained_with: first, other: second}
     lanes["untrained"] = Arm(**arms["iterative"]).build(784, settings.seed + 1000)[1]
     validation = images[n_train : n_train + sizes["n_validation"]]
-    steps, search = tuned(model, moving(validation, 2, seed=1), sizes)
+    x, starts, best = prepared(model, moving(validation, 2, seed=1), n_long=sizes["n_long"])
+    effort = {name: sizes[name] for name in ("n_iterations", "n_samples")}
+    steps, search = tuned(model, x, starts, best, level=LEVEL, **effort)
     test = data.load("mnist", split="test")["image"].to_numpy()
     order = np.random.default_rng(0).permutation(len(test))[: sizes["n_test"]]
     result = measured(model, lanes, steps, moving(test[order], sizes["n_frames"], seed=2), sizes)
     result.to_netcdf(folder / "result.nc", engine="h5netcdf")
     write_json(folder / "search.json", {"steps": steps, "search": search})
-
-
-def prepared(
-    model: Any, frames: Any, n_long: int, guess: Any = None
-) -> tuple[Any, dict[str, Any], Any]:
-    """Return frames 1 onwards as rows (frame by frame), their starts, and their best energies."""
-    from pcsim.deep.arms import examples
-    from pcsim.deep.convergence import converged, judged
-    from pcsim.deep.posteriors import MeanField
-
-    x = examples(frames.reshape(-1, frames.shape[-1]))
-    n = frames.shape[1]
-    start = MeanField.at_prior(model, len(x)) if guess is None else guess(x)
-    q = converged(model, x, start, n_iterations=n_long)
-    before = q.with_parameters(tuple(one[:-n] for one in q.parameters))
-    after = q.with_parameters(tuple(one[n:] for one in q.parameters))
-    rows = x[n:]
-    starts = {"cold": MeanField.at_prior(model, len(rows)), "warm": before}
-    # The lowest of three long searches: one that has not ended would make gaps larger than all.
-    ends = [after, *(converged(model, rows, one, n_iterations=n_long) for one in starts.values())]
-    return rows, starts, np.min([judged(model, rows, end).numpy() for end in ends], 0)
-
-
-def tuned(model: Any, frames: Any, sizes: Mapping[str, int]) -> tuple[dict[str, Any], list[Any]]:
-    """Choose each rule's step by its k95 on validation images, ties by the mean gap closed."""
-    from pcsim.deep.convergence import descent, first_reaching, gap_closed
-    from pcsim.deep.inference_gradient import GradientAscent
-
-    x, starts, best = prepared(model, frames, sizes["n_long"])
-    chosen: dict[str, Any] = {}
-    search = []
-    for (rule, grid), start in ((pair, s) for pair in GRIDS.items() for s in STARTS):
-        keys = []
-        for step in grid:
-            lane = GradientAscent(optimiser=rule, step=step)
-            curve = descent(
-                lane, model, x, start=starts[start], n_iterations=sizes["n_iterations"],
-                n_samples=sizes["n_samples"], n_judges=10,
-            )  # fmt: skip
-            share = np.nan_to_num(gap_closed(curve, best), nan=-1e9, neginf=-1e9)
-            keys.append((first_reaching(share, LEVEL), -float(share.mean())))
-            search.append([rule, start, step, str(keys[-1][0]), -keys[-1][1]])
-        chosen[f"{rule} {start}"] = grid[min(range(len(grid)), key=keys.__getitem__)]
-    return chosen, search
 
 
 def measured(
@@ -144,25 +102,20 @@ def measured(
     sizes: Mapping[str, int],
 ) -> xr.Dataset:
     """Run every lane from both starts on the test frames; return free energies, nats."""
-    from pcsim.deep.convergence import descent
     from pcsim.deep.inference import infer
-    from pcsim.deep.inference_gradient import GradientAscent
+    from pcsim.deep.race import prepared, raced
     from pcsim.deep.training_step import generator_for
 
     def guess(x: Any) -> Any:
         return infer(lanes["direct"], model, x, generator=generator_for("cpu", 0, 33)).q
 
-    x, starts, best = prepared(model, frames, sizes["n_long"], guess)
+    x, starts, best = prepared(model, frames, n_long=sizes["n_long"], guess=guess)
     shape = (sizes["n_iterations"] + 1, len(frames) - 1, frames.shape[1])
-    curves = np.empty((len(LANES), len(STARTS), *shape))
-    for (i, name), (j, start) in ((a, b) for a in enumerate(LANES) for b in enumerate(STARTS)):
-        step = steps.get(f"{name} {start}")
-        lane = lanes[name] if step is None else GradientAscent(optimiser=name, step=step)
-        curve = descent(
-            lane, model, x, start=starts[start], n_iterations=sizes["n_iterations"],
-            n_samples=sizes["n_samples"], n_judges=20,
-        )  # fmt: skip
-        curves[i, j] = curve.reshape(shape)
+    effort = {name: sizes[name] for name in ("n_iterations", "n_samples")}
+    ordered = {name: lanes[name] for name in LANES if name in lanes}
+    curves = raced(model, x, starts, ordered, steps, **effort).reshape(
+        len(LANES), len(STARTS), *shape
+    )
     return xr.Dataset(
         {
             "free_energy": (("lane", "start", "iteration", "frame", "image"), curves),
@@ -233,7 +186,7 @@ def summary(result: xr.Dataset, steps: list[dict[str, float]]) -> xr.Dataset:
     best = result["best"].mean("frame").transpose("replica", "image").to_numpy()
     closed = closing(energy, best, level=LEVEL)
     chosen = [
-        [" ".join(f"{one[f'{n} {s}']:g}" if n in GRIDS else "-" for one in steps) for s in STARTS]
+        [" ".join(f"{one[f'{n} {s}']:g}" if n in RULES else "-" for one in steps) for s in STARTS]
         for n in LANES
     ]
     left = (energy - best[:, None, None, None]).mean((0, -1))
@@ -264,7 +217,7 @@ def table_rows(found: xr.Dataset, start: str, n_seeds: int) -> list[str]:
         reached = (float(one["k95"]), *one["k95_ends"].to_numpy())
         numbers += [f"{k:g}" if math.isfinite(k) else f">{last}" for k in reached]
         numbers += [f"{float(one['nats_left'][k]):.2f}" for k in (at, 0)]
-        limit = {"iterative": "k95 <= 8 (thesis l. 2497)", "preconditioned": "k95 > 6 (H32)"}
+        limit = {"iterative": "k95 <= 8 (thesis l. 2497)", **dict.fromkeys(RIVALS, "k95 > 6 (H32)")}
         rows.append(
             f"{name},{one['steps'].item()},{','.join(numbers)},{n_seeds},{limit.get(name, '')}"
         )
@@ -279,18 +232,19 @@ def verdict(found: xr.Dataset, start: str, n_seeds: int) -> tuple[str, str]:
         low, high = found["k95_ends"].sel(lane=lane, start=start).to_numpy()
         return float(low), float(high)
 
-    rival, own, control = ends("preconditioned"), ends("iterative"), ends("untrained")
+    own, control = ends("iterative"), ends("untrained")
     if n_seeds < MIN_REPLICAS:
         return "INCONCLUSIVE", f"fewer than {MIN_REPLICAS} trained models"
-    if rival[1] <= RIVAL_LIMIT:
-        return "REFUTED", "the preconditioned gradient needs no more than 6"
+    fast = [name for name in RIVALS if ends(name)[1] <= RIVAL_LIMIT]
+    if fast:
+        return "REFUTED", f"the {fast[0]} gradient needs no more than 6"
     if own[0] > LIMIT:
         return "REFUTED", "the iterative network needs more than 8"
-    if own[1] > LIMIT or rival[0] <= RIVAL_LIMIT:
+    if own[1] > LIMIT or min(ends(name)[0] for name in RIVALS) <= RIVAL_LIMIT:
         return "INCONCLUSIVE", "an interval holds its limit"
     if control[0] <= LIMIT:
         return "NON-SPECIFIC", "an untrained network does it too"
-    return "SUPPORTED", "iterative within 8; preconditioned gradient needs more than 6"
+    return "SUPPORTED", "iterative within 8; preconditioned and damped gradients need more than 6"
 
 
 def figures(run: Run) -> dict[str, Figure]:
@@ -306,7 +260,7 @@ def figures(run: Run) -> dict[str, Figure]:
         for ax, start in zip(axes, STARTS, strict=False):
             draw_gap(ax, found, start)
         axes[0].set_ylabel(r"Gap left, $1 - G_k$")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
         draw_iterations(axes[2], found)
         for ax, letter in zip(axes, "abc", strict=True):
             ax.set_title(letter, loc="left", fontweight="bold")
@@ -319,7 +273,8 @@ def look(lane: str) -> dict[str, Any]:
 
     shades = {
         "gradient": OKABE_ITO["sky"], "momentum": OKABE_ITO["purple"],
-        "preconditioned": OKABE_ITO["orange"], "iterative": OKABE_ITO["black"],
+        "preconditioned": OKABE_ITO["orange"], "damped": OKABE_ITO["vermillion"],
+        "iterative": OKABE_ITO["black"],
         "direct": OKABE_ITO["green"], "untrained": colour("control"),
     }  # fmt: skip
     place = LANES.index(lane)

@@ -117,6 +117,9 @@ ROSTER = (
     Variant(label="PREDNET-noE", circuit="prednet", settings={"head": True}),
     Variant(label="PREDNET-untr", circuit="prednet", training="none"),
     Variant(label="PREDNET-cut", circuit="prednet", lesion={"feedback_gain": 0.0}),
+    Variant(label="ARF", circuit="autoregressive_flow"),
+    Variant(label="VAE-iter", circuit="variational_autoencoder"),
+    Variant(label="VAE-dir", circuit="variational_autoencoder", settings={"inference": "direct"}),
 )
 
 

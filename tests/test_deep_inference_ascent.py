@@ -19,8 +19,13 @@ from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.posteriors import MeanField, TopDown
 
-OPTIMISERS = [("preconditioned", 0.5, 1.0, 200), ("momentum", 0.02, 1.0, 600),
-              ("adam", 0.3, 0.99, 1500), ("rmsprop", 0.3, 0.98, 900)]  # fmt: skip
+OPTIMISERS = [
+    ("preconditioned", 0.5, 1.0, 200),
+    ("damped", 1.0, 1.0, 200),
+    ("momentum", 0.02, 1.0, 600),
+    ("adam", 0.3, 0.99, 1500),
+    ("rmsprop", 0.3, 0.98, 900),
+]
 
 
 @pytest.fixture
@@ -149,6 +154,51 @@ def test_curvature_of_linear_logits_is_the_diagonal_of_the_hessian(generator):
 
     hessian = torch.autograd.functional.hessian(energy, z[0, 0])
     torch.testing.assert_close(found[0], hessian.diagonal(), rtol=0, atol=1e-12)
+
+
+def test_damped_ascent_halves_the_step_of_each_example_until_its_energy_falls(generator):
+    # Two latents that all but share one column: the diagonal asks for twice the step that helps.
+    column = normal(generator, 6, 1)
+    weights = torch.cat([column, column, column + 0.01 * normal(generator, 6, 1)], 1)
+    plain = chain(generator, (6, 3))
+    model = LinearGaussian((weights,), plain.biases, plain.precisions).model()
+    x = normal(generator, 5, 6) * torch.tensor([1e-3, 1.0, 1.0, 10.0, 100.0])[:, None].double()
+    traces = {
+        rule: infer(PointEstimate(optimiser=rule, step=1.0, n_iterations=40), model, x).trace
+        for rule in ("preconditioned", "damped")
+    }
+    assert (traces["preconditioned"][1] > traces["preconditioned"][0]).any()
+    assert (traces["damped"].diff(dim=0) <= 1e-9).all()
+    assert (traces["damped"][1] < traces["damped"][0]).all()
+
+
+def test_damped_ascent_takes_the_whole_step_where_it_helps(generator):
+    linear = orthogonal(generator)
+    x = normal(generator, 4, 6)
+    one = [
+        infer(PointEstimate(optimiser=rule, step=1.0), linear.model(), x, n_iterations=1).q
+        for rule in ("preconditioned", "damped")
+    ]
+    torch.testing.assert_close(one[0].parameters, one[1].parameters, rtol=0, atol=0)
+
+
+def test_damped_ascent_judges_both_ends_on_the_same_noise(generator):
+    model = LatentGaussian(6, (3,), decoders=[FullyConnected(3, [8])], generator=generator)
+    x = torch.bernoulli(torch.full((50, 6), 0.4), generator=generator)
+    ascent = GradientAscent(optimiser="damped", step=1.0)
+    start = MeanField.at_prior(model, 50)
+    seen = Evaluation(generator=torch.Generator().manual_seed(3))
+    step = next(ascent.refine(model, x, seen, seen.at(model, x, start), 1))
+    # The draws are those of the last look: start, curvature, then one stream for both ends.
+    again = Evaluation(generator=torch.Generator().manual_seed(3))
+    again.at(model, x, start)
+    start.sample(model, 1, again.generator)
+    state = again.generator.get_state()
+    before = model.free_energy(x, start, generator=again.generator).total
+    again.generator.set_state(state)
+    after = model.free_energy(x, step.q, generator=again.generator).total
+    assert (after <= before + 1e-6).all()
+    assert (after < before).float().mean() > 0.9
 
 
 def test_preconditioned_refuses_a_family_without_known_curvature(refused, generator):

@@ -72,7 +72,7 @@ def test_inference_iterations_tells_what_each_lane_needs(run_tiny):
         n_long=20,
     )
     rows = {(row["start"], row["inference"]): row for row in table(run)}
-    assert len(rows) == 2 * 6
+    assert len(rows) == 2 * 7
     # Both starts are judged against the same best; the warm one has less to close.
     assert float(rows["warm", "gradient"]["nats_to_close"]) < float(
         rows["cold", "gradient"]["nats_to_close"]
@@ -86,17 +86,19 @@ def test_inference_iterations_tells_what_each_lane_needs(run_tiny):
     assert "Iteration $k$" in labels
 
 
-@pytest.mark.parametrize(("rival", "own", "control", "expected"), [
-    ((9, 12), (2, 3), (math.inf, math.inf), "SUPPORTED"),
-    ((4, 6), (2, 3), (math.inf, math.inf), "REFUTED"),
-    ((9, 12), (9, 20), (math.inf, math.inf), "REFUTED"),
-    ((6, 12), (2, 3), (math.inf, math.inf), "INCONCLUSIVE"),
-    ((9, 12), (7, 9), (math.inf, math.inf), "INCONCLUSIVE"),
-    ((9, 12), (2, 3), (5, 7), "NON-SPECIFIC"),
+@pytest.mark.parametrize(("rival", "damped", "own", "control", "expected"), [
+    ((9, 12), (8, 20), (2, 3), (math.inf, math.inf), "SUPPORTED"),
+    ((4, 6), (8, 20), (2, 3), (math.inf, math.inf), "REFUTED"),
+    ((9, math.inf), (5, 6), (2, 3), (math.inf, math.inf), "REFUTED"),
+    ((9, 12), (8, 20), (9, 20), (math.inf, math.inf), "REFUTED"),
+    ((6, 12), (8, 20), (2, 3), (math.inf, math.inf), "INCONCLUSIVE"),
+    ((9, 12), (4, 7), (2, 3), (math.inf, math.inf), "INCONCLUSIVE"),
+    ((9, 12), (8, 20), (7, 9), (math.inf, math.inf), "INCONCLUSIVE"),
+    ((9, 12), (8, 20), (2, 3), (5, 7), "NON-SPECIFIC"),
 ])  # fmt: skip
-def test_verdict_on_iterations(rival, own, control, expected):
-    ends = np.array([rival, own, control], float).T[..., None]
-    lanes = ["preconditioned", "iterative", "untrained"]
+def test_verdict_on_iterations(rival, damped, own, control, expected):
+    ends = np.array([rival, damped, own, control], float).T[..., None]
+    lanes = ["preconditioned", "damped", "iterative", "untrained"]
     found = xr.Dataset(
         {"k95_ends": (("end", "lane", "start"), ends)}, coords={"lane": lanes, "start": ["cold"]}
     )

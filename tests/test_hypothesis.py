@@ -21,8 +21,7 @@ from pcsim.hypothesis import (
 )
 from pcsim.verdict import Outcome
 
-PINNED = "2cdf40fd856bfa5099431e0e94291962d2f1be329504ded4317e33164de403e1"
-PINNED = "f6d348562cfba7fa23c5efa5db893ebfb3ebbccd70e9359887e8451e82b43064"
+PINNED = "a6fe40c4ef48f535df814d85d83c1a15267c39e4bf6a80b477cdeffb6488b551"
 
 
 @dataclass(frozen=True)

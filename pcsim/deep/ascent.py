@@ -90,6 +90,10 @@ class Adam:
 class Preconditioned:
     r"""Steps over the diagonal of the Gauss-Newton curvature: :math:`\nabla F / h`."""
 
+    halvings: int = 0
+    """How often a step is halved at most, example by example, while it lowers the free energy too
+    little; an example whose last try fails as well stays where it is. 0 takes every step."""
+
     def start(self, parameters: Tensors) -> list[Tensors]:
         return []
 
@@ -106,6 +110,7 @@ RULES: dict[str, Rule] = {
     "adam": Adam(),
     "rmsprop": RMSProp(),
     "preconditioned": Preconditioned(),
+    "damped": Preconditioned(halvings=10),
 }
 
 

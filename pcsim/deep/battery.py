@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pcsim.deep.draw import Posterior
+from pcsim.deep.gaussians import RowGenerators
 from pcsim.deep.inference import Evaluation, Inference, Step
 from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
 from pcsim.deep.latent_gaussian import LatentGaussian
@@ -100,9 +101,7 @@ class DeepModel:
         names = self._recorded(record)
         x = torch.as_tensor(np.array(values)).to(self.model.top)
         numbers = stimulus.coords["trial"].values
-        blocks = [
-            self._infer(x[rows], names, seed, int(numbers[rows][0])) for rows in self._batches(x)
-        ]
+        blocks = [self._infer(x[rows], names, seed, numbers[rows]) for rows in self._batches(x)]
         rate, free_energy = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         return make_responses(
             rate,
@@ -114,15 +113,15 @@ class DeepModel:
 
     def _batches(self, x: Tensor) -> list[slice]:
         # Sums over a batch round otherwise than alone: only in float64 does that not show.
-        if _draws_nothing(self.inference) and x.dtype == torch.float64:
+        if x.dtype == torch.float64:
             return [slice(0, len(x))]
         return [slice(i, i + 1) for i in range(len(x))]
 
     def _infer(
-        self, x: Tensor, names: Sequence[str], seed: int, trial: int
+        self, x: Tensor, names: Sequence[str], seed: int, trials: NDArray[Any]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        drawn = int(np.random.default_rng([seed, trial]).integers(2**62))
-        generator = torch.Generator(x.device).manual_seed(drawn)
+        drawn = [int(np.random.default_rng([seed, int(n)]).integers(2**62)) for n in trials]
+        generator = RowGenerators([torch.Generator(x.device).manual_seed(n) for n in drawn])
         evaluation = Evaluation(n_samples=self.n_samples, generator=generator)
         rates, energies = [], []
         before: Posterior | None = None
@@ -221,12 +220,6 @@ def _evaluating(*parts: object) -> Iterator[None]:
     finally:
         for module, training in modules:
             module.train(training)
-
-
-def _draws_nothing(inference: Inference) -> bool:
-    if isinstance(inference, GradientAscent):
-        return inference.start == Point.at_prior
-    return isinstance(inference, PointEstimate)
 
 
 def _refinement(inference: Inference) -> Any:

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from pcsim.messages import refusal
 
-__all__ = ["LOG_VARIANCE_LIMIT", "bounded", "divergence", "log_density", "noise", "required"]
+__all__ = [
+    "LOG_VARIANCE_LIMIT",
+    "RowGenerators",
+    "bounded",
+    "divergence",
+    "log_density",
+    "noise",
+    "required",
+]
 
 LOG_VARIANCE_LIMIT = 15.0
 """Log variances of latents stay within plus and minus this."""
@@ -36,8 +44,37 @@ def divergence(mean_q: Tensor, log_q: Tensor, mean_p: Tensor, log_p: Tensor) -> 
     return 0.5 * ((log_q - log_p).exp() + distance - 1 + log_p - log_q).sum(-1)
 
 
+class RowGenerators(torch.Generator):
+    """A generator for each example of a batch, which so draws what it would have drawn alone.
+
+    It serves `noise`, whose next to last axis is the batch.
+
+    Examples
+    --------
+    >>> one, other = (torch.Generator().manual_seed(seed) for seed in (4, 7))
+    >>> alone = noise((2, 1, 3), torch.zeros(1), torch.Generator().manual_seed(7))
+    >>> both = noise((2, 2, 3), torch.zeros(1), RowGenerators([one, other]))
+    >>> torch.equal(both[:, 1:], alone)
+    True
+    """
+
+    rows: tuple[torch.Generator, ...]
+
+    def __new__(cls, rows: Sequence[torch.Generator]) -> RowGenerators:
+        made = super().__new__(cls, device=rows[0].device)
+        made.rows = tuple(rows)
+        return made
+
+
 def noise(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw standard normal numbers of one shape, of the dtype and on the device of `like`."""
+    if isinstance(generator, RowGenerators):
+        *before, n_rows, n = shape
+        if n_rows != len(generator.rows):
+            found, expected = f"{n_rows} examples", f"{len(generator.rows)}, one a generator"
+            raise ValueError(refusal("noise", found, expected, "Give each example its own."))
+        alone = [noise((*before, 1, n), like, one) for one in generator.rows]
+        return torch.cat(alone, -2)
     drawn = torch.randn(
         tuple(shape), generator=required(generator), dtype=like.dtype, device=like.device
     )

@@ -35,7 +35,8 @@ class GradientAscent:
     """
 
     optimiser: str = "adam"
-    """"gradient", "momentum", "adam", "rmsprop" or "preconditioned" (diagonal Gauss-Newton)."""
+    """"gradient", "momentum", "adam", "rmsprop", "preconditioned" (diagonal Gauss-Newton) or
+    "damped" (the same, the step of each example halved until its free energy falls)."""
     step: float = 0.1
     r""":math:`\eta`"""
     decay: float = 1.0
@@ -83,9 +84,11 @@ class GradientAscent:
                 curvature = parameter_curvature(model, x, step.q, evaluation)
             change, memory = rule.change(step.gradient, memory, iteration, curvature)
             size = self.step * self.decay**iteration
-            pairs = zip(step.q.parameters, change, strict=True)
-            new = tuple(one.detach() - size * by for one, by in pairs)
-            step = evaluation.at(model, x, step.q.with_parameters(new))
+            if isinstance(rule, Preconditioned) and rule.halvings:
+                new = backtracked(model, x, evaluation, step, change, size, rule.halvings)
+            else:
+                new = moved(step.q, change, size)
+            step = evaluation.at(model, x, new)
             yield step
             if size * max(float(one.abs().max()) for one in change) <= self.tolerance:
                 return
@@ -117,6 +120,59 @@ class PointEstimate:
             n_iterations=self.n_iterations, tolerance=self.tolerance, start=Point.at_prior,
         )  # fmt: skip
         return ascent.steps(model, x, evaluation, n_iterations)
+
+
+def moved(q: Posterior, change: Tensors, size: float | Tensor) -> Posterior:
+    """Return `q` less `size` times the change, detached; one size for all, or (B,)."""
+    sizes = torch.as_tensor(size, dtype=change[0].dtype, device=change[0].device)
+    new = []
+    for one, by in zip(q.parameters, change, strict=True):
+        each = sizes if sizes.ndim == 0 else sizes.reshape(-1, *[1] * (one.ndim - 1))
+        new.append(one.detach() - each * by)
+    return q.with_parameters(tuple(new))
+
+
+def backtracked(
+    model: LatentGaussian,
+    x: Tensor,
+    evaluation: Evaluation,
+    step: Step,
+    change: Tensors,
+    size: float,
+    halvings: int,
+) -> Posterior:
+    r"""Return where each example ends that halves its own step until it is worth taking.
+
+    A step is taken if :math:`F(\lambda - \eta d) \le F(\lambda) - c\,\eta\,d^\top\nabla F` with
+    c = 1e-4 (Armijo 1966). Both sides are taken on the same noise.
+    """
+    generator = evaluation.generator
+    noise = None if generator is None else generator.get_state()
+
+    def energy(q: Posterior) -> Tensor:
+        if generator is not None and noise is not None:
+            generator.set_state(noise)
+        found = model.free_energy(
+            x, q, n_samples=evaluation.n_samples, objective=evaluation.objective,
+            generator=generator,
+        )  # fmt: skip
+        return found.total.detach()
+
+    with torch.no_grad():
+        pairs = zip(change, step.gradient, strict=True)
+        slope = torch.stack([(by * one).flatten(1).sum(1) for by, one in pairs]).sum(0)
+        before = energy(step.q)
+        taken = torch.zeros_like(slope)
+        tried = size
+        for _ in range(halvings + 1):
+            open_ = taken == 0
+            if not bool(open_.any()):
+                break
+            after = energy(moved(step.q, change, tried))
+            good = open_ & (after <= before - 1e-4 * tried * slope)
+            taken = torch.where(good, torch.full_like(taken, tried), taken)
+            tried = tried / 2
+    return moved(step.q, change, taken)
 
 
 def parameter_curvature(

@@ -20,15 +20,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import jacfwd, jacrev, vmap
+from torch.func import grad, jacfwd, jacrev, vmap
 
 from pcsim.deep.encodings import ErrorEncoding
 from pcsim.deep.inference import Evaluation, Step
+from pcsim.deep.inference_direct import Direct
 from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.posteriors import Point
 from pcsim.messages import refusal
 
-__all__ = ["FORMS", "ShuffledErrors", "angle", "decoder_jacobian", "forms", "update_jacobian"]
+__all__ = [
+    "FORMS",
+    "ShuffledErrors",
+    "angle",
+    "decoder_jacobian",
+    "encoder_jacobian",
+    "forms",
+    "gradient_jacobian",
+    "responses_and_forms",
+    "update_jacobian",
+]
 
 FORMS = ("transpose", "pseudo-inverse", "preconditioned")
 
@@ -93,28 +105,60 @@ def update_jacobian(
 ) -> Tensor:
     """Return B = d mean' / d xi_x at `step`, (B, n_1, n_x): what one update makes of an error.
 
-    All else that the network sees is held still. Of a model with one level, and an inference with
-    an `ErrorEncoding` without memory.
+    All else that the networks see is held still. Of level 1, and of an inference with an
+    `ErrorEncoding` without memory.
     """
-    if len(model.n_z) > 1 or not isinstance(inference.encoding, ErrorEncoding):
-        kind = type(inference.encoding).__name__
-        found = f"a model of {len(model.n_z)} levels under {kind}"
-        advice = "Take one level and Iterative(encoding=ErrorEncoding())."
-        raise ValueError(refusal("update_jacobian", found, "one level under ErrorEncoding", advice))
-    (inputs,) = inference.encoding.inputs(model, x, step, evaluation)
-    place = len(inputs) - 2
+    if not isinstance(inference.encoding, ErrorEncoding):
+        found = f"a {type(inference.encoding).__name__}"
+        advice = "Take Iterative(encoding=ErrorEncoding())."
+        raise ValueError(refusal("update_jacobian", found, "an ErrorEncoding", advice))
+    inputs = inference.encoding.inputs(model, x, step, evaluation)
+    place = len(inputs[0]) - 2
 
-    def mean(error: Tensor, row: list[Tensor], at: tuple[Tensor, ...]) -> Tensor:
-        seen = [one[None] for one in row]
-        seen[place] = error[None]
+    def mean(error: Tensor, rows: list[list[Tensor]], at: tuple[Tensor, ...]) -> Tensor:
+        seen = [[one[None] for one in row] for row in rows]
+        seen[0][place] = error[None]
         q = step.q.with_parameters(tuple(one[None] for one in at))
         gradient = tuple(torch.zeros_like(one[None]) for one in at)
         here = Step(q, step.free_energy, gradient)
-        return inference.respond(model, [seen], here, [None])[0].parameters[0][0]
+        return inference.respond(model, seen, here, [None] * len(seen))[0].parameters[0][0]
 
     at = tuple(one.detach() for one in step.q.parameters)
     with torch.no_grad():
-        answer: Tensor = vmap(jacrev(mean), chunk_size=64)(inputs[place], inputs, at)
+        answer: Tensor = vmap(jacrev(mean), chunk_size=64)(inputs[0][place], inputs, at)
+    return answer
+
+
+def encoder_jacobian(inference: Direct, model: LatentGaussian, x: Tensor) -> Tensor:
+    """Return d mean_1 / dx of a direct network, (B, n_1, n_x).
+
+    At equal precisions of the data it points where the derivative by the weighted error does.
+    """
+
+    def mean(one: Tensor) -> Tensor:
+        return inference.posterior(model, one[None]).parameters[0][0]
+
+    with torch.no_grad():
+        answer: Tensor = vmap(jacrev(mean), chunk_size=64)(x)
+    return answer
+
+
+def gradient_jacobian(model: LatentGaussian, x: Tensor) -> Tensor:
+    r"""Return :math:`-\partial^2 F / \partial z_1 \partial x` at the prior's centre, (B, n_1, n_x).
+
+    What a gradient makes of an error; by automatic differentiation, not by a formula.
+    """
+    start = Point.at_prior(model, 1).parameters
+
+    def slope(one: Tensor) -> Tensor:
+        def energy(z: Tensor) -> Tensor:
+            q = Point((z[None], *start[1:]))
+            return model.free_energy(one[None], q).total[0]
+
+        return -grad(energy)(start[0][0])
+
+    with torch.no_grad():
+        answer: Tensor = torch.stack([jacrev(slope)(one) for one in x])
     return answer
 
 
@@ -132,3 +176,36 @@ def angle(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     half = np.arctan2(np.linalg.norm(a - b, axis=-1), np.linalg.norm(a + b, axis=-1))
     degrees: NDArray[Any] = 2 * half * (180 / math.pi)
     return degrees
+
+
+def responses_and_forms(
+    model: LatentGaussian, inference: object, x: Tensor, evaluation: Evaluation
+) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """Return what an inference makes of the data's errors, and the maps that it might be.
+
+    Both averaged over examples and over the updates of an iterative inference, (n_1, n_x). An
+    inference without a network is taken for the gradient.
+    """
+    if isinstance(inference, Iterative):
+        steps = list(inference.steps(model, x, evaluation))[:-1]
+        made = [update_jacobian(inference, model, x, one, evaluation) for one in steps]
+        states = [one.q.centre(model) for one in steps]
+    elif isinstance(inference, Direct):
+        made = [encoder_jacobian(inference, model, x)]
+        states = [inference.posterior(model, x).centre(model)]
+    else:
+        made = [gradient_jacobian(model, x[:1])]
+        states = [Point.at_prior(model, 1).centre(model)]
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in FORMS}
+    for z in states:
+        jacobian = decoder_jacobian(model, z[0].detach())
+        with torch.no_grad():
+            precision_x = model.output.log_precision(model.output_parameters(z[0])).exp()
+            above = z[1] if len(z) > 1 else None
+            precision_z = (-model.prior(1, above)[1]).exp()
+        both = [torch.atleast_1d(one) for one in (precision_x, precision_z)]
+        weights = [one.reshape(-1, one.shape[-1]).mean(0) for one in both]
+        for name, one in forms(jacobian, *weights).items():
+            found[name].append(one.mean(0).numpy())
+    response = torch.stack([one.mean(0) for one in made]).mean(0).detach().numpy()
+    return response, {name: np.mean(many, 0) for name, many in found.items()}

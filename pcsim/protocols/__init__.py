@@ -11,6 +11,7 @@ from pcsim.protocols.contrasts import (
 )
 from pcsim.protocols.fields import map_fields, preferences
 from pcsim.protocols.gratings import amplitude, fitted_gratings, fitted_units, size_tuning
+from pcsim.protocols.learned_inference import Untaught, films, inferring, lacks_inference
 from pcsim.protocols.rhythm import BANDS as RHYTHM_BANDS
 from pcsim.protocols.rhythm import TAPERS as RHYTHM_TAPERS
 from pcsim.protocols.rhythm import (
@@ -43,6 +44,7 @@ __all__ = [
     "Altered",
     "ImageFunction",
     "Listening",
+    "Untaught",
     "alteration",
     "amplitude",
     "blank",
@@ -52,10 +54,13 @@ __all__ = [
     "departure",
     "equal_patches",
     "error_estimate_pairs",
+    "films",
     "first_level",
     "fitted_gratings",
     "fitted_units",
+    "inferring",
     "lacks",
+    "lacks_inference",
     "listen",
     "map_fields",
     "noisy_movies",

@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pcsim.circuit import Circuit
 from pcsim.messages import refusal
 from pcsim.model import Model, lesion
 from pcsim.responses import select
@@ -115,9 +114,8 @@ def respond(
     model: Model, stimulus: xr.DataArray, *, level: int, role: str, every: float, seed: int = 0
 ) -> xr.Dataset:
     """Run a model and keep the units of one role at one level, recorded every `every` seconds."""
-    record = None
-    if isinstance(model, Circuit):
-        record = [p.name for p in model.populations if p.level == level and p.population == role]
+    there = getattr(model, "populations", ())
+    record = [p.name for p in there if p.level == level and p.population == role] or None
     responses = recording(model, every).run(stimulus, seed=seed, record=record)
     return select(responses, level=level, population=role)
 

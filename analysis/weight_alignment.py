@@ -1,0 +1,142 @@
+"""H37: what a learned update makes of errors is near the decoder's transposed Jacobian."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from pcsim.hypothesis import Control, Hypothesis, Means, Reference
+from pcsim.model import Model
+from pcsim.protocols import Untaught, films, inferring, lacks_inference
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["HYPOTHESIS"]
+
+FORMS = ("transpose", "pseudo-inverse", "preconditioned")
+N_IMAGES = {"quick": 12, "full": 100}
+FALSIFIED, PREDICTED = 80.0, 60.0
+"""Degrees to the transpose: reached by the interval, refuted; below, as predicted."""
+SHOWN = ("RB", "VAE-iter", "VAE-dir")
+
+
+def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
+    """Compare the average response of level 1 to weighted errors with three maps of the decoder."""
+    from pcsim.deep.inference import Evaluation
+    from pcsim.deep.training_step import generator_for
+    from pcsim.deep.transport import responses_and_forms
+
+    own = inferring(model)
+    deep = own.deep()
+    shown = films(own, n=N_IMAGES[scale], n_frames=1, seed=seed + 40_000)[0]
+    x = examples_of(deep.model, shown)
+    evaluation = Evaluation(generator=generator_for("cpu", seed, 40))
+    response, found = responses_and_forms(deep.model, deep.inference, x, evaluation)
+    if isinstance(model, Untaught) and getattr(deep.inference, "parameters", None) is None:
+        # A gradient has no network to leave untrained: the feedback weights are those before.
+        fresh = model.fresh.deep()
+        response, _ = responses_and_forms(fresh.model, fresh.inference, x, evaluation)
+    return evidence(response, found)
+
+
+def examples_of(model: Any, values: Any) -> Any:
+    """Return features as rows of the model's type."""
+    from pcsim.deep.arms import examples
+
+    return examples(values).to(next(model.parameters()))
+
+
+def evidence(response: Any, found: Mapping[str, Any]) -> xr.Dataset:
+    """Return each latent's inner products, from whose means the angles are made."""
+    variables: dict[str, Any] = {"own": ("unit", (response**2).sum(1))}
+    for name in FORMS:
+        variables[f"{name} product"] = ("unit", (response * found[name]).sum(1))
+        variables[f"{name} size"] = ("unit", (found[name] ** 2).sum(1))
+    variables["included"] = ("unit", np.ones(len(response), dtype=bool))
+    return xr.Dataset(variables)
+
+
+def angle_to(form: str) -> Callable[[Means], Any]:
+    """Return the angle, in degrees, between the average response and a map, over all latents."""
+
+    def angle(means: Means) -> Any:
+        sizes = np.sqrt(means["own"] * means[f"{form} size"])
+        cosine = means[f"{form} product"] / np.maximum(sizes, 1e-300)
+        return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+
+    return angle
+
+
+def panel(shown: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
+    """Draw each replica's angle to the three maps, columns beside their untrained controls."""
+    from pcsim.plots import OKABE_ITO
+
+    labels = [one for label in SHOWN for one in (label, f"{label}/untrained") if shown.get(one)]
+    for form, shade, mark in zip(FORMS, ("blue", "orange", "black"), "os^", strict=True):
+        for place, label in enumerate(labels):
+            means = [
+                {str(name): one[name].mean().to_numpy() for name in one.data_vars}
+                for one in shown[label]
+            ]
+            angles = [float(angle_to(form)(one)) for one in means]
+            x = np.full(len(angles), place) + 0.15 * (FORMS.index(form) - 1)
+            text = form if place == 0 else None
+            ax.plot(x, angles, mark, color=OKABE_ITO[shade], markersize=3.5, label=text)
+    for limit, style in ((PREDICTED, ":"), (FALSIFIED, ":"), (90.0, "-")):
+        ax.axhline(limit, color="0.6", linewidth=0.6, linestyle=style)
+    ax.set_xticks(range(len(labels)), [one.replace("/", "\n") for one in labels])
+    ax.set_ylim(0.0, 105.0)
+    ax.set_ylabel("Angle of the average (degrees)")
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
+
+
+HYPOTHESIS = Hypothesis(
+    id="H37",
+    name="Learned inference weights align with the transposed Jacobian",
+    claim=(
+        "A network that learned to infer answers the errors of the data as the transposed Jacobian "
+        "of the decoder would, or better, as its preconditioned form: no weights are transported."
+    ),
+    family="learning",
+    protocol=(
+        "12 natural patches. B, the derivative of an update of level 1's mean by the weighted "
+        "error of the data, averaged over patches and updates (direct: by the data), beside "
+        "J', the pseudo-inverse of J and (J' Pi J + Lambda)^-1 J', J the decoder's Jacobian."
+    ),
+    statistic=(
+        "Angle between B and J' as vectors, degrees; resampled over latents. Beside it, not "
+        "judged: the angles to the two other forms; the last was predicted to be the smallest."
+    ),
+    signal="updates of the latents of level 1",
+    falsified_if="The interval of the angle to the transpose reaches 80 degrees.",
+    units="degrees",
+    missing=lacks_inference,
+    observe=observe,
+    variables=("own", *(f"{form} {what}" for form in FORMS for what in ("product", "size"))),
+    combine=angle_to("transpose"),
+    null=FALSIFIED,
+    direction=-1,
+    reference=Reference(
+        value=PREDICTED,
+        interval=(0.0, PREDICTED),
+        status="remembered",
+        source=(
+            "60 degrees is the battery's own prediction, no measured angle. Feedback helps "
+            "learning within 90 degrees of the transpose and drifts towards a pseudo-inverse "
+            "(Lillicrap et al. 2016, Nat. Commun. 7:13276); weight mirrors are near it (Akrout et "
+            "al. 2019)."
+        ),
+    ),
+    controls=(
+        Control(
+            name="untrained",
+            statement="A network, or feedback weights, from before training know no decoder.",
+            transform=lambda model, seed: Untaught(original=inferring(model), seed=seed),
+        ),
+    ),
+    panel=panel,
+)

@@ -229,7 +229,8 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     kinds = {"human": ("latent", "o", -0.12), "monkey": ("data", "s", 0.12)}
     for name, (paint, marker, shift) in kinds.items():
         for place, label in enumerate(shown):
-            values = [float(one[name].mean()) for one in evidence[label]]
+            heard = [one for one in evidence[label] if one["included"].any()]
+            values = [float(one[name].mean()) for one in heard]
             ax.plot(
                 np.full(len(values), place + shift), values, marker=marker, linestyle="-",
                 linewidth=0.6, color=colour(paint), label=None if place else f"{name} IT",
@@ -240,7 +241,10 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     ax.annotate(
         "noise ceiling, single sessions", (-0.4, 0.5 * (low + high)), va="center", fontsize=6
     )
-    for level, text in ((0.491, "monkey and human IT"), (float(first["hmax"].mean()), "HMAX")):
+    for level, text in (
+        (0.491, "monkey and human IT"),
+        (float(first["hmax"].mean()), "HMAX and human IT"),
+    ):
         ax.axhline(level, color="black", linestyle="--", linewidth=0.6)
         ax.annotate(text, (len(shown) - 0.5, level), ha="right", va="bottom", fontsize=6)
     ax.axhline(0.0, color="0.6", linewidth=0.4)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from pcsim import catalog, neural
 from pcsim.contract import check_hypothesis
@@ -266,3 +267,20 @@ def test_a_copy_predicts_the_cat_cell_as_its_checks_do(recordings):
         features, spikes.spikes(one), n_folds=5, penalties=spikes.PENALTIES
     )
     np.testing.assert_allclose(bits, spikes.raw_bits("cat LGN", "quick"), atol=0.01)
+
+
+def test_panels_draw_the_saved_numbers(recordings):
+    from matplotlib.figure import Figure
+
+    ax = Figure().add_subplot()
+    shown = similarity.observe(Copies(), seed=0, scale="quick")
+    silent = similarity.observe(Copies(gain=0.0), seed=0, scale="quick")
+    similarity.panel({"LN": [shown, shown], "RB-cut": [silent]}, ax)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), float(shown["human"].mean()), atol=1e-12)
+    assert len(ax.lines[0].get_ydata()) == 2
+    assert len(ax.lines[1].get_ydata()) == 0
+    ax = Figure().add_subplot()
+    gain = np.arange(15.0).reshape(3, 5)
+    evidence = {"gain": (("unit", "stimulus"), gain)}
+    spikes.panel({"LN": [xr.Dataset(evidence)], "RB": [xr.Dataset(evidence)]}, ax)
+    assert [float(line.get_ydata()[0]) for line in ax.lines[:6:2]] == [2.0, 7.0, 12.0]

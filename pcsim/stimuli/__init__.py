@@ -14,6 +14,7 @@ from pcsim.stimuli.flicker import PATTERNS, check_patterns, pattern_amplitudes, 
 from pcsim.stimuli.gliding import gliding_photographs
 from pcsim.stimuli.gratings import gratings
 from pcsim.stimuli.jitter import MOTIONS, jittered_gratings, random_walks
+from pcsim.stimuli.motor_rhythms import BURST_PHASES, PERIODS, bursts, rhythms, tonic_period
 from pcsim.stimuli.natural import natural_patches
 from pcsim.stimuli.noise import m_sequence, white_noise
 from pcsim.stimuli.oddball import (
@@ -24,7 +25,6 @@ from pcsim.stimuli.oddball import (
 )
 from pcsim.stimuli.optic_flow import add_noise, optic_flow, running_speed
 from pcsim.stimuli.photographs import PHOTOGRAPHS, Photograph, photographs, preprocess
-from pcsim.stimuli.rhythms import BURST_PHASES, PERIODS, bursts, rhythms, tonic_period
 from pcsim.stimuli.self_sound import self_sound_sequence
 from pcsim.stimuli.sequences import natural_sequences
 from pcsim.stimuli.stochastic_bar import (

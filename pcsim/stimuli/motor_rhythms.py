@@ -49,8 +49,8 @@ def bursts(cycles: Any, phases: Any = 0.0) -> Floats:
 
     Examples
     --------
-    >>> bursts([3.25, 3.75], 0.25).round(4)
-    array([1.    , 0.0003])
+    >>> bursts([3.25, 3.5], 0.25).round(4)
+    array([1.    , 0.0183])
     """
     angle = 2.0 * np.pi * (np.asarray(cycles) - np.asarray(phases))
     return np.asarray(np.exp(SHARPNESS * (np.cos(angle) - 1.0)))

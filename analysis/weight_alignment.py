@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from pcsim.hypothesis import Control, Hypothesis, Means, Reference
+from pcsim.hypothesis import Control, Hypothesis, Means, Reference, expectation_table
 from pcsim.model import Model
 from pcsim.protocols import Untaught, films, inferring, lacks_inference
 
@@ -36,9 +36,9 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
     x = examples_of(deep.model, shown)
     evaluation = Evaluation(generator=generator_for("cpu", seed, 40))
     response, found = responses_and_forms(deep.model, deep.inference, x, evaluation)
-    if isinstance(model, Untaught) and getattr(deep.inference, "parameters", None) is None:
+    if isinstance(own, Untaught) and getattr(deep.inference, "parameters", None) is None:
         # A gradient has no network to leave untrained: the feedback weights are those before.
-        fresh = model.fresh.deep()
+        fresh = own.fresh.deep()
         response, _ = responses_and_forms(fresh.model, fresh.inference, x, evaluation)
     return evidence(response, found)
 
@@ -138,5 +138,6 @@ HYPOTHESIS = Hypothesis(
             transform=lambda model, seed: Untaught(original=inferring(model), seed=seed),
         ),
     ),
+    expectations={**expectation_table()["H37"], "RB": "+"},
     panel=panel,
 )

@@ -64,10 +64,14 @@ class Untaught:
 def inferring(model: Any) -> Any:
     """Return what answers `prepare` and `deep` for a model, or None if nothing does.
 
-    The twin stands for `rao_ballard_1999`: its gradient is the circuit's, by a test.
+    The twin stands for `rao_ballard_1999`: its gradient is the circuit's, by a test. A model that
+    was made of another, and has no inference of its own, has an untrained one.
     """
     if getattr(model, "deep", None) is not None:
         return model
+    if getattr(model, "original", None) is not None:
+        own = inferring(model.original)
+        return None if own is None else Untaught(original=own, seed=getattr(model, "seed", 0))
     twin = load("circuits", TWIN)
     return replace(twin, circuit=model) if isinstance(model, type(twin.circuit)) else None
 

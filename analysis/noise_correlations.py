@@ -225,7 +225,7 @@ HYPOTHESIS = Hypothesis(
         ),
         Control(
             name="shared gain",
-            statement="One gain a trial for all cells: what they share ignores their tuning.",
+            statement="One gain a trial for all cells knows nothing of their tuning.",
             transform=lambda model, seed: Altered(model, "gain"),
         ),
         Control(

@@ -172,7 +172,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     ax.set_ylim(0.0, 1.15)
     ax.set_xlabel("Contrast of each grating (%)")
     ax.set_ylabel("Weight of the gratings' responses")
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.0)
 
 
 HYPOTHESIS = Hypothesis(

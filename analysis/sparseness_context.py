@@ -135,7 +135,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     ax.set_ylim(0.6, 1.0)
     ax.set_xlabel("Diameter of the mask (receptive fields)")
     ax.set_ylabel("Lifetime sparseness")
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.0)
 
 
 HYPOTHESIS = Hypothesis(

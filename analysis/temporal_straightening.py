@@ -196,7 +196,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     ax.plot([], [], "o", ms=3.5, color="0.4", markerfacecolor="none", label="errors")
     ax.axhline(0.0, color="0.5", linewidth=0.6)
     ax.axvline(0.5, color="0.8", linewidth=0.6)
-    names = ["macaque\nV1", *(label.removeprefix("RB/") for label in labels)]
+    names = ["macaque V1", *(label.removeprefix("RB/") for label in labels)]
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_ylabel("Curvature, response - pixels (deg)")
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)

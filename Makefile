@@ -44,7 +44,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.core.ok: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e .
+	$(PIP) -e '.[deep]'
 	@touch $@
 
 $(VENV)/.test.ok: pyproject.toml constraints.txt | $(BIN)/python

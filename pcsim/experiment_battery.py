@@ -53,16 +53,18 @@ class Battery:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Battery:
-        """Read the settings "hypotheses", "models", "seeds" and "scale".
+        """Read the settings "hypotheses", "models" (or "all"), "seeds" and "scale".
 
         Raises
         ------
         ValueError
             If a name is unknown, or two hypotheses or columns have the same name.
         """
-        loaded = [(str(n), catalog.load("analysis", n)) for n in settings["hypotheses"]]
+        claims = everything(settings["hypotheses"], catalog.names("analysis"))
+        loaded = [(str(n), catalog.load("analysis", n)) for n in claims]
         loaded.sort(key=lambda pair: pair[1].id)
-        columns = tuple(roster.variant(str(spec)) for spec in settings["models"])
+        labels = [one.label for one in roster.ROSTER]
+        columns = tuple(map(roster.variant, everything(settings["models"], labels)))
         for names in ([h.id for _, h in loaded], [one.label for one in columns]):
             if not names or len(set(names)) < len(names):
                 found = f"{', '.join(names) or 'none'}"
@@ -80,6 +82,11 @@ class Battery:
     def rivals(self, hypothesis: Hypothesis) -> list[roster.Variant]:
         """Return the columns that serve this hypothesis as controls."""
         return [roster.variant(c.variant) for c in hypothesis.controls if c.variant is not None]
+
+
+def everything(names: Any, known: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a setting; "all" stands for what is known."""
+    return tuple(known) if names in ("all", ("all",), ["all"]) else tuple(map(str, names))
 
 
 def battery_pieces(settings: Mapping[str, Any]) -> list[Piece]:

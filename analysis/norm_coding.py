@@ -138,7 +138,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
             mean = xr.concat([one[name] for one in found], "replica").mean("replica") / scale
             text = label if name == "curve" else None
             ax.plot(DISTANCES, mean, line, color=OKABE_ITO[shade], label=text)
-    ax.set_xlabel("Distance from the mean shape (dotted: from another)")
+    ax.set_xlabel("Distance (dotted: from another shape)")
     ax.set_ylabel("Response (mean shape = 1)")
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, fontsize=6)
 

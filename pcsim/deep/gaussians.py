@@ -61,7 +61,7 @@ class RowGenerators(torch.Generator):
     rows: tuple[torch.Generator, ...]
 
     def __new__(cls, rows: Sequence[torch.Generator]) -> RowGenerators:
-        made = super().__new__(cls, device=rows[0].device)
+        made = super().__new__(cls, device=rows[0].device)  # type: ignore[call-arg]
         made.rows = tuple(rows)
         return made
 

@@ -150,15 +150,16 @@ def gradient_jacobian(model: LatentGaussian, x: Tensor) -> Tensor:
     """
     start = Point.at_prior(model, 1).parameters
 
-    def slope(one: Tensor) -> Tensor:
+    def change(one: Tensor) -> Tensor:
         def energy(z: Tensor) -> Tensor:
             q = Point((z[None], *start[1:]))
             return model.free_energy(one[None], q).total[0]
 
-        return -grad(energy)(start[0][0])
+        slope: Tensor = -grad(energy)(start[0][0])
+        return slope
 
     with torch.no_grad():
-        answer: Tensor = torch.stack([jacrev(slope)(one) for one in x])
+        answer: Tensor = torch.stack([jacrev(change)(one) for one in x])
     return answer
 
 
@@ -200,7 +201,8 @@ def responses_and_forms(
     for z in states:
         jacobian = decoder_jacobian(model, z[0].detach())
         with torch.no_grad():
-            precision_x = model.output.log_precision(model.output_parameters(z[0])).exp()
+            output: Any = model.output
+            precision_x = output.log_precision(model.output_parameters(z[0])).exp()
             above = z[1] if len(z) > 1 else None
             precision_z = (-model.prior(1, above)[1]).exp()
         both = [torch.atleast_1d(one) for one in (precision_x, precision_z)]

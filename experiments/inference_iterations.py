@@ -85,10 +85,8 @@ def race(
     lanes["untrained"] = Arm(**arms["iterative"]).build(784, settings.seed + 1000)[1]
     validation = images[n_train : n_train + sizes["n_validation"]]
     x, starts, best = prepared(model, moving(validation, 2, seed=1), n_long=sizes["n_long"])
-    steps, search = tuned(
-        model, x, starts, best, level=LEVEL, n_iterations=sizes["n_iterations"],
-        n_samples=sizes["n_samples"],
-    )  # fmt: skip
+    effort: Any = {name: sizes[name] for name in ("n_iterations", "n_samples")}
+    steps, search = tuned(model, x, starts, best, level=LEVEL, **effort)
     test = data.load("mnist", split="test")["image"].to_numpy()
     order = np.random.default_rng(0).permutation(len(test))[: sizes["n_test"]]
     result = measured(model, lanes, steps, moving(test[order], sizes["n_frames"], seed=2), sizes)

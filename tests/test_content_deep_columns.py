@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -240,6 +240,18 @@ def test_h32_asks_an_untrained_network_on_the_same_generative_model(taught):
     assert shown.shape == (2, 3, 416)
     # A pixel to the left: the second frame's middle is the first's, but for the window.
     assert np.corrcoef(shown[0].ravel(), shown[1].ravel())[0, 1] > 0.2
+
+
+def test_what_was_made_of_another_model_infers_without_having_learned(taught):
+    @dataclass(frozen=True)
+    class Wrapped:
+        original: object
+        seed: int = 4
+
+    found = inferring(Wrapped(taught["direct"]))
+    assert isinstance(found, Untaught)
+    assert found.seed == 4
+    assert inferring(Wrapped(ARF)) is None
 
 
 def test_what_a_gradient_and_an_encoder_make_of_errors(rng):

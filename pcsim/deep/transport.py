@@ -27,7 +27,6 @@ from pcsim.deep.inference import Evaluation, Step
 from pcsim.deep.inference_direct import Direct
 from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
-from pcsim.deep.outputs import Gaussian
 from pcsim.deep.posteriors import Point
 from pcsim.messages import refusal
 
@@ -151,16 +150,16 @@ def gradient_jacobian(model: LatentGaussian, x: Tensor) -> Tensor:
     """
     start = Point.at_prior(model, 1).parameters
 
-    def slope(one: Tensor) -> Tensor:
+    def change(one: Tensor) -> Tensor:
         def energy(z: Tensor) -> Tensor:
             q = Point((z[None], *start[1:]))
             return model.free_energy(one[None], q).total[0]
 
-        downhill: Tensor = -grad(energy)(start[0][0])
-        return downhill
+        slope: Tensor = -grad(energy)(start[0][0])
+        return slope
 
     with torch.no_grad():
-        answer: Tensor = torch.stack([jacrev(slope)(one) for one in x])
+        answer: Tensor = torch.stack([jacrev(change)(one) for one in x])
     return answer
 
 
@@ -188,10 +187,6 @@ def responses_and_forms(
     Both averaged over examples and over the updates of an iterative inference, (n_1, n_x). An
     inference without a network is taken for the gradient.
     """
-    output = model.output
-    if not isinstance(output, Gaussian):
-        found_output = f"{type(output).__name__} output"
-        raise ValueError(refusal("responses_and_forms", found_output, "a Gaussian one"))
     if isinstance(inference, Iterative):
         steps = list(inference.steps(model, x, evaluation))[:-1]
         made = [update_jacobian(inference, model, x, one, evaluation) for one in steps]
@@ -206,6 +201,7 @@ def responses_and_forms(
     for z in states:
         jacobian = decoder_jacobian(model, z[0].detach())
         with torch.no_grad():
+            output: Any = model.output
             precision_x = output.log_precision(model.output_parameters(z[0])).exp()
             above = z[1] if len(z) > 1 else None
             precision_z = (-model.prior(1, above)[1]).exp()

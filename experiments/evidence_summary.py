@@ -2,7 +2,7 @@
 
 Two models are told apart by a hypothesis if both were measured and one passes (SUPPORTED or
 QUALITATIVE) where the other fails (NON-SPECIFIC or REFUTED); INCONCLUSIVE and N/A tell nothing.
-Batteries are named by ``--set run=runs/correspondence,runs/rate_circuits``.
+Batteries are named by ``--set run=runs/correspondence,runs/other``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Thesis table 8.1 pairs parts of neural circuits with parts of latent variable models. The table's
 own text was not at hand: the rows here are derived from where the battery's hypotheses cover the
 thesis (sections 8.2 to 8.4, by line), and are scored by the verdicts of finished batteries:
-``--set run=runs/correspondence,runs/rate_circuits``. The score counts cells that were expected to
+``--set run=runs/correspondence,runs/other``. The score counts cells that were expected to
 pass before the first run, and how many of them did.
 """
 

@@ -89,8 +89,7 @@ def test_expectations_are_the_table_filled_before_the_first_run():
         "ARF": "?",
         "PREDNET-s": "?",
     }
-    assert len(table) == 32
-    assert len(table) == 35
+    assert len(table) == 36
 
 
 def test_expectation_of_a_column():

@@ -30,7 +30,9 @@ worker_extra_args = ["--lifetime", "110m", "--lifetime-stagger", "5m"]
 
 # What the run needs of Slurm, on this machine: jobs are processes, queue and limits are not kept.
 STAND_IN = {
-    "sbatch": '#!/bin/sh\nsetsid sh "$1" > "$1.log" 2>&1 &\necho "Submitted batch job $!"\n'
+    # As Slurm does it keeps the script, which is removed once it is submitted.
+    "sbatch": '#!/bin/sh\nkept="$(dirname "$0")/$(basename "$1")"\ncp "$1" "$kept"\n'
+    'setsid sh "$kept" > "$kept.log" 2>&1 &\necho "Submitted batch job $!"\n'
     'echo "$1" >> "$(dirname "$0")/submitted"\n',
     "scancel": '#!/bin/sh\necho "$@" >> "$(dirname "$0")/cancelled"\nkill -9 -- "-$1"\n',
     "squeue": "#!/bin/sh\n",
@@ -132,7 +134,7 @@ def test_the_script_runs_the_pieces(tmp_path):
         "SWEEP_LOG": str(tmp_path / "log"),
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     # 2 (1 + 4 + 9 + 16) + 4, the sum of value² + seed.
     assert (tmp_path / "run" / "total").read_text() == "64"

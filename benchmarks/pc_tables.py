@@ -13,8 +13,8 @@ HAND = "torch, by hand"
 INTRODUCTION = """`python benchmarks/bench_pc_networks.py` measures predictive-coding networks
 on one core, beside loops written by hand in torch and numpy, beside one that differentiates the
 energy at every step, as generic libraries do, and beside peers in environments of their own
-(`--peer pcx=PYTHON --peer fabricpc=PYTHON`). Equal energies are checked first. It writes
-`results/pc_networks.json`, `docs/figures/pc_cost.png` and what follows."""
+(`--peer pcx=PYTHON --peer fabricpc=PYTHON --peer ngclearn=PYTHON`). Equal energies are checked
+first. It writes `results/pc_networks.json`, `docs/figures/pc_cost.png` and what follows."""
 
 
 def fixed(part: dict[str, Any], title: str) -> list[str]:

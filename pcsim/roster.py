@@ -43,6 +43,8 @@ SYNCHRONOUS: Mapping[str, Any] = {
     **dict.fromkeys(("tau_error", "tau_latent", "tau_interneuron", "tau_input"), 0.01),
 }
 """A column whose populations all move at once: no delays, one time constant."""
+RANDOM_FEEDBACK: Mapping[str, Any] = {"feedback": "random"}
+"""Errors that come down through matrices of their own, before and after training."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,6 +122,8 @@ ROSTER = (
     Variant(label="ARF", circuit="autoregressive_flow"),
     Variant(label="VAE-iter", circuit="variational_autoencoder"),
     Variant(label="VAE-dir", circuit="variational_autoencoder", settings={"inference": "direct"}),
+    Variant(label="PCN", circuit="whittington_bogacz_2017"),
+    Variant(label="PCN-random", circuit="whittington_bogacz_2017", settings=RANDOM_FEEDBACK),
 )
 
 

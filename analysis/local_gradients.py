@@ -81,7 +81,7 @@ def panel(shown: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     """Draw cosines against steps of inference, a line a layer, of the network and its control."""
     from pcsim.plots_style import COLOURS, DASHES
 
-    for label, meaning in (("PCN", "error"), ("PCN-random", "data")):
+    for label, meaning in (("PCN", "error"), ("PCN-weak", "latent"), ("PCN-random", "data")):
         replicas = [one["cosine"].mean("unit", skipna=False) for one in shown.get(label, ())]
         if not replicas:
             continue
@@ -156,6 +156,6 @@ HYPOTHESIS = Hypothesis(
             variant="PCN-random",
         ),
     ),
-    expectations={**expectation_table()["H39"], "PCN": "+", "PCN-random": "-"},
+    expectations={**expectation_table()["H39"], "PCN": "+", "PCN-weak": "+", "PCN-random": "-"},
     panel=panel,
 )

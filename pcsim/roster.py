@@ -45,6 +45,8 @@ SYNCHRONOUS: Mapping[str, Any] = {
 """A column whose populations all move at once: no delays, one time constant."""
 RANDOM_FEEDBACK: Mapping[str, Any] = {"feedback": "random"}
 """Errors that come down through matrices of their own, before and after training."""
+WEAK_OUTPUT: Mapping[str, Any] = {"output_precision": 1 / 64, "learning_rate": 6.4}
+"""An output of variance 64 beside hidden layers of 1; the rate makes good for its small errors."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,7 @@ ROSTER = (
     Variant(label="VAE-iter", circuit="variational_autoencoder"),
     Variant(label="VAE-dir", circuit="variational_autoencoder", settings={"inference": "direct"}),
     Variant(label="PCN", circuit="whittington_bogacz_2017"),
+    Variant(label="PCN-weak", circuit="whittington_bogacz_2017", settings=WEAK_OUTPUT),
     Variant(label="PCN-random", circuit="whittington_bogacz_2017", settings=RANDOM_FEEDBACK),
 )
 

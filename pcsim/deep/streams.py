@@ -75,9 +75,9 @@ def sums_of_squares(values: NDArray[Any]) -> NDArray[np.float64]:
     --------
     >>> table = np.array([[0.0, 4.0], [3.0, 7.0]])
     >>> sums_of_squares(np.stack([table, table * table], axis=2)).round(3)
-    array([[   9.,  441.],
-           [  16., 784.],
-           [   0., 144.]])
+    array([[  9., 441.],
+           [ 16., 784.],
+           [  0., 144.]])
     """
     centred = values.astype(float) - values.astype(float).mean((0, 1))
     rows, columns = centred.mean(1, keepdims=True), centred.mean(0, keepdims=True)

@@ -141,8 +141,8 @@ class WhittingtonBogacz2017:
             if name not in names:
                 raise unknown_name(type(self).__name__, "population", name, names)
         surround, centre = self.prepare(stimulus)
-        flat = (one.reshape(-1, one.shape[-1]) for one in (surround, centre))
-        found = self.network().settled(*flat, self.settling())
+        x, y = (one.reshape(-1, one.shape[-1]) for one in (surround, centre))
+        found = self.network().settled(x, y, self.settling())
         chosen = [one for one in self.populations if record is None or one.name in record]
         # Layers count from the surround, levels from the centre.
         parts = [found[f"{one.population}s"][len(SIZES) - 2 - one.level] for one in chosen]

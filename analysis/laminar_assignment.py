@@ -73,15 +73,6 @@ def panel(shown: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     """Draw R_MM of both classes of every column across the published values of both layers."""
     from pcsim.plots_style import COLOURS
 
-    for place, (value, n) in enumerate(LAYERS.values()):
-        half = 1.96 / np.sqrt(n - 3)
-        low, high = np.tanh(transformed(value) + half * np.array([-1.0, 1.0]))
-        ax.axhspan(low, high, color=str(0.93 - 0.1 * place), linewidth=0, zorder=0)
-        ax.axhline(value, color="0.35", linewidth=0.6, linestyle="-:"[place])
-        ax.annotate(
-            f"mouse {list(LAYERS)[place]}", (1.0, value), xycoords=("axes fraction", "data"),
-            xytext=(-2, 2), textcoords="offset points", ha="right", fontsize=6, color="0.35",
-        )  # fmt: skip
     labels = [label for label in SHOWN if shown.get(label)]
     for place, label in enumerate(labels):
         pairs = np.array([replica_correlations(one) for one in shown[label]])
@@ -92,9 +83,17 @@ def panel(shown: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
                 x, pairs[:, index], linestyle="", marker=mark, markersize=3.5,
                 color=COLOURS[meaning], label=name,
             )  # fmt: skip
+    for index, (value, n) in enumerate(LAYERS.values()):
+        low, high = np.tanh(transformed(value) + np.array([-1.96, 1.96]) / np.sqrt(n - 3))
+        ax.errorbar(
+            len(labels) + 0.2 * (index - 0.5), value, [[value - low], [high - value]],
+            fmt="os"[index], markersize=3.5, color="black", capsize=2,
+            label=f"mouse, {list(LAYERS)[index]}",
+        )  # fmt: skip
+        ax.axhline(value, color="0.6", linewidth=0.6, linestyle=("-", ":")[index], zorder=0)
     ax.axhline(0.0, color="black", linewidth=0.4)
-    ax.set_xticks(range(len(labels)), labels)
-    ax.set_xlim(-0.5, max(len(labels), 1) - 0.2)
+    ax.set_xticks(range(len(labels) + 1), [*labels, "mouse"])
+    ax.set_xlim(-0.5, len(labels) + 0.5)
     ax.set_ylim(-1.05, 1.05)
     ax.set_ylabel("Correlation of mismatch with inputs")
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)

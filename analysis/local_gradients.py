@@ -89,13 +89,16 @@ def panel(shown: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
         for layer, dashes in zip(LAYERS, DASHES, strict=False):
             ax.plot(
                 mean["step"], mean.sel(layer=layer), color=COLOURS[meaning], linestyle=dashes,
-                label=f"{label}, layer {layer}",
+                label=label if layer == LAYERS[0] else None,
             )  # fmt: skip
+    for layer, dashes in zip(LAYERS, DASHES, strict=False):
+        ax.plot([], [], color="0.5", linestyle=dashes, label=f"layer {layer}")
     ax.axhline(EQUAL, color="0.6", linewidth=0.6, linestyle=":")
     ax.axhline(0.0, color="black", linewidth=0.4)
     ax.set_xscale("symlog", linthresh=1)
     ax.set_xticks([0, 1, 4, 16, 64], ["0", "1", "4", "16", "64"])
     ax.set_xticks([], minor=True)
+    ax.set_xlim(0, 70)
     ax.set_ylim(-0.3, 1.05)
     ax.set_xlabel("Steps of inference")
     ax.set_ylabel("Cosine with backpropagation")

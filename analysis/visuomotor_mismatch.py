@@ -9,78 +9,31 @@ import numpy as np
 import xarray as xr
 
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
-from pcsim.model import Model
-from pcsim.protocols.flow import (
-    compartments,
-    flow_trials,
-    halt_response,
-    lacks_flow,
-    opposing_inputs,
+from pcsim.protocols.flow import lacks_flow
+from pcsim.protocols.mismatch import (
+    MOMENTS,
+    mismatch_correlation,
+    mismatch_evidence,
+    replica_correlations,
 )
-from pcsim.stimuli import optic_flow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["HYPOTHESIS"]
 
-N_HALTS = {"quick": 24, "full": 96}
-N_REPLAYS = {"quick": 12, "full": 48}
-REPLAY: Mapping[str, Any] = {"condition": "replay", "duration": 10.0}
-PARTS = ("error", "estimate")
 SMALLEST = 0.01
 """R_MM below which it counts as none."""
-SUMS = ("n", "mm", "d", "mm2", "d2", "mmd")
-"""Of each part: units, mismatch response, c_m - c_v, their squares and their product."""
-
-
-def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Dataset]:
-    """Halt the flow during running, replay it in open loop, and start it at rest."""
-    halts = flow_trials(model, N_HALTS[scale], condition="mismatch", seed=seed)
-    replay = flow_trials(model, N_REPLAYS[scale], **REPLAY, seed=seed)
-    onsets = flow_trials(model, N_HALTS[scale] // 2, condition="flow_onset", seed=seed)
-    shown = optic_flow(
-        N_REPLAYS[scale], n_locations=int(getattr(model, "n_features", 1)) - 1, **REPLAY, seed=seed
-    )
-    with_running, with_flow = opposing_inputs(replay, shown)
-    mismatch, difference = halt_response(halts), with_running - with_flow
-    part = compartments(halts)
-    spread = replay["rate"].std(("trial", "time")).values
-    read = (part != "") & (spread > 0.05 * np.percentile(spread[part != ""], 95))
-    scaled = mismatch / max(float(np.sqrt((mismatch[read] ** 2).mean())), 1e-12)
-    # Moments about the middle of each part keep the sums of the correlation well conditioned.
-    evidence = {
-        "mismatch": ("unit", mismatch), "scaled": ("unit", scaled),
-        "with_running": ("unit", with_running), "with_flow": ("unit", with_flow),
-        "flow_onset": ("unit", halt_response(onsets)),
-        "part": ("unit", part), "included": ("unit", read),
-    }  # fmt: skip
-    for name in PARTS:
-        own = (part == name) & read
-        mm = np.where(own, scaled - scaled[own].mean(), 0.0) if own.any() else 0.0 * scaled
-        d = np.where(own, difference - difference[own].mean(), 0.0) if own.any() else 0.0 * scaled
-        moments = (own.astype(float), mm, d, mm**2, d**2, mm * d)
-        evidence |= {f"{name}_{s}": ("unit", v) for s, v in zip(SUMS, moments, strict=True)}
-    evidence["error_raw"] = ("unit", np.where((part == "error") & read, mismatch, 0.0))
-    return xr.Dataset(evidence), halts
-
-
-def correlation(means: Means, part: str) -> Any:
-    """Return R_MM of a part: the correlation over its units of mismatch and c_m - c_v."""
-    n, mm, d, mm2, d2, mmd = (np.asarray(means[f"{part}_{name}"]) for name in SUMS)
-    n = np.maximum(n, 1e-12)
-    size = np.sqrt(np.maximum((mm2 / n - (mm / n) ** 2) * (d2 / n - (d / n) ** 2), 0.0))
-    return np.where(size > 1e-12, (mmd / n - mm * d / n**2) / np.maximum(size, 1e-12), 0.0)
 
 
 def split(means: Means) -> Any:
     """Return R_MM of error units less that of estimates."""
-    return correlation(means, "error") - correlation(means, "estimate")
+    return mismatch_correlation(means, "error") - mismatch_correlation(means, "estimate")
 
 
 def superficial(means: Means) -> Any:
     """Return the logarithm of R_MM of error units, so that a difference is a ratio."""
-    return np.log(np.maximum(correlation(means, "error"), SMALLEST))
+    return np.log(np.maximum(mismatch_correlation(means, "error"), SMALLEST))
 
 
 def response(means: Means) -> Any:
@@ -89,7 +42,7 @@ def response(means: Means) -> Any:
 
 
 def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
-    """Draw mismatch against opposing inputs in both parts, and H38's two by two of R_MM."""
+    """Draw mismatch against opposing inputs in both parts, and R_MM beside the published."""
     from pcsim.plots import colour
 
     label = "VM" if evidence.get("VM") else next(iter(evidence), "")
@@ -112,7 +65,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     ax.margins(y=0.12)
     lines = [f"{'R':12s} {'L2/3':>6s} {'L5/6':>6s}", f"{'published':12s} {0.58:6.2f} {-0.1:6.2f}"]
     for column in ("VM", "VM-uncoupled", "VM-gain"):
-        found = [parts(one) for one in evidence.get(column, ())]
+        found = [replica_correlations(one) for one in evidence.get(column, ())]
         if found:
             first, second = np.mean(found, axis=0)
             lines.append(f"{column:12s} {first:6.2f} {second:6.2f}")
@@ -121,15 +74,6 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
         family="monospace",
     )  # fmt: skip
     ax.legend(loc="lower right", handletextpad=0.2)
-
-
-def parts(evidence: xr.Dataset) -> tuple[float, float]:
-    """Return R_MM of both parts of one replica."""
-    kept = evidence.isel(unit=np.flatnonzero(evidence["included"].values))
-    names = [f"{part}_{name}" for part in PARTS for name in SUMS]
-    means = {name: kept[name].values.mean(keepdims=True) for name in names}
-    first, second = (float(correlation(means, part)[0]) for part in PARTS)
-    return first, second
 
 
 HYPOTHESIS = Hypothesis(
@@ -157,8 +101,8 @@ HYPOTHESIS = Hypothesis(
     ),
     units="correlation",
     missing=lacks_flow,
-    observe=observe,
-    variables=(*(f"{part}_{name}" for part in PARTS for name in SUMS), "error_raw"),
+    observe=mismatch_evidence,
+    variables=(*MOMENTS, "error_raw"),
     combine=split,
     null=0.0,
     direction=1,

@@ -39,6 +39,7 @@ PATCH, MARGIN, WINDOW = (16, 26), 8, 6.0
 N_Z, HIDDEN, N_EPOCHS = (64, 32), ((128, 128), (64, 64)), 5
 AREAS = ("LGN", "V1", "V2")
 INFERENCES = ("iterative", "direct")
+UPDATES = ("gated", "additive")
 
 
 class Named(NamedTuple):
@@ -57,6 +58,8 @@ class VariationalAutoencoder:
     """Arrays of the model ("model.") and of its inference ("inference."); None draws them."""
     inference: str = "iterative"
     """"iterative" or "direct"."""
+    update: str = "gated"
+    """What an iterative network makes of its features: "gated" or "additive"."""
     segregated: bool = False
     """Whether an iterative network has basal and apical streams, which meet in the update."""
     feedback_gain: float = 1.0
@@ -76,6 +79,7 @@ class VariationalAutoencoder:
     def __post_init__(self) -> None:
         where = type(self).__name__
         check_choice(where, "inference", self.inference, INFERENCES)
+        check_choice(where, "update", self.update, UPDATES)
         check_integer(where, "n_iterations", self.n_iterations, low=1)
         check_number(where, "iteration", self.iteration, positive=True)
 
@@ -165,7 +169,7 @@ class VariationalAutoencoder:
         from pcsim.deep.column import natural_pair
 
         return natural_pair(
-            PATCH[0] * PATCH[1], N_Z, HIDDEN, inference=self.inference,
+            PATCH[0] * PATCH[1], N_Z, HIDDEN, inference=self.inference, update=self.update,
             segregated=self.segregated, n_iterations=self.n_iterations, seed=seed,
         )  # fmt: skip
 

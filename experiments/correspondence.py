@@ -41,7 +41,7 @@ COLUMNS = (
     "LN", "DN", "ADAPT", "LCA", "RB", "RB-cut", "RB-noise", "RB-untr", "RB-gauss", "VAE-dir",
     "VAE-iter", "ARF", "PREDNET-s", "PREDNET-noE", "RETINA", "LGN", "JB", "PATH", "PATH-cut",
     "COLUMN", "BOGACZ", "FF", "HOSOYA", "OMS", "SS", "AUD", "AUD-adapt", "VM", "VM-gain", "NMDA",
-    "TWO-STAGE", "ARF-policy", "IID-policy", "CHAIN",
+    "TWO-STAGE", "ARF-policy", "IID-policy", "CHAIN", "PCN", "PCN-weak", "VAE-apical",
 )  # fmt: skip
 """Models in their own right; RB is the battery's RB-sparse, RB-gauss its Gaussian twin. What only
 serves as a control is trained where a claim asks for it."""

@@ -29,7 +29,7 @@ import numpy as np
 import xarray as xr
 
 from pcsim.data_arrays import labelled_rows, one_hot
-from pcsim.deep.pc_alignment import copies, update_directions
+from pcsim.deep.pc_alignment import copies, random_feedback, update_directions
 from pcsim.deep.pc_comparison import Change, Lesson, Networks, train
 from pcsim.experiment import Experiment, Piece, Run
 from pcsim.stats import mean_interval
@@ -92,7 +92,8 @@ def look(net: Any, x: Any, y: Any, *, seed: int) -> xr.Dataset:
         "shares": shares, "variances": variances, "steps": STEPS, "step": STEP,
     }  # fmt: skip
     own = update_directions(many, inputs, targets, **settings)
-    other = update_directions(many, inputs, targets, **settings, feedback_seed=1000 + seed)
+    feedback = random_feedback(many, 1000 + seed)
+    other = update_directions(many, inputs, targets, **settings, feedback=feedback)
     alignment = np.broadcast_to(other.backprop, other.local.shape)
     return xr.Dataset(
         {"cosine": (("way", "step", "condition", "layer"), [own.local, other.local, alignment])},

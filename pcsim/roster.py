@@ -43,6 +43,13 @@ SYNCHRONOUS: Mapping[str, Any] = {
     **dict.fromkeys(("tau_error", "tau_latent", "tau_interneuron", "tau_input"), 0.01),
 }
 """A column whose populations all move at once: no delays, one time constant."""
+ADDITIVE: Mapping[str, Any] = {"update": "additive"}
+APART: Mapping[str, Any] = {**ADDITIVE, "segregated": True}
+"""Errors from below and all of the own level meet in one network, or only in the sum of two."""
+RANDOM_FEEDBACK: Mapping[str, Any] = {"feedback": "random"}
+"""Errors that come down through matrices of their own, before and after training."""
+WEAK_OUTPUT: Mapping[str, Any] = {"output_precision": 1 / 64, "learning_rate": 6.4}
+"""An output of variance 64 beside hidden layers of 1; the rate makes good for its small errors."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,6 +127,11 @@ ROSTER = (
     Variant(label="ARF", circuit="autoregressive_flow"),
     Variant(label="VAE-iter", circuit="variational_autoencoder"),
     Variant(label="VAE-dir", circuit="variational_autoencoder", settings={"inference": "direct"}),
+    Variant(label="VAE-additive", circuit="variational_autoencoder", settings=ADDITIVE),
+    Variant(label="VAE-apical", circuit="variational_autoencoder", settings=APART),
+    Variant(label="PCN", circuit="whittington_bogacz_2017"),
+    Variant(label="PCN-weak", circuit="whittington_bogacz_2017", settings=WEAK_OUTPUT),
+    Variant(label="PCN-random", circuit="whittington_bogacz_2017", settings=RANDOM_FEEDBACK),
 )
 
 

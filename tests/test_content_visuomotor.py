@@ -13,6 +13,7 @@ from pcsim.analysis import visuomotor_mismatch as h26
 from pcsim.brian import run_brian
 from pcsim.circuit import settle, simulate
 from pcsim.protocols.flow import compartments, flow_trials, halt_response, opposing_inputs
+from pcsim.protocols.mismatch import replica_correlations
 from pcsim.responses import make_responses
 from pcsim.stimuli import optic_flow
 from pcsim.stimulus import stimulus_array
@@ -190,8 +191,8 @@ def test_opposing_inputs_are_correlations():
 
 def test_the_statistic_is_the_correlation_over_units_of_each_part():
     model = roster.train(roster.variant("VM"), seed=5)
-    evidence, _ = h26.observe(model, seed=5, scale="quick")
-    first, second = h26.parts(evidence)
+    evidence, _ = h26.HYPOTHESIS.observe(model, seed=5, scale="quick")
+    first, second = replica_correlations(evidence)
     for name, found in (("error", first), ("estimate", second)):
         own = (evidence["part"].values == name) & evidence["included"].values
         d = (evidence["with_running"] - evidence["with_flow"]).values[own]

@@ -9,7 +9,7 @@ import pytest
 
 from pcsim import catalog
 from pcsim.data_arrays import one_hot
-from pcsim.deep.pc_alignment import copies, update_directions
+from pcsim.deep.pc_alignment import copies, random_feedback, update_directions
 from pcsim.deep.pc_replicas import Replicas, make_replicas
 from pcsim.experiment import run_experiment
 from pcsim.stats import mean_interval
@@ -62,7 +62,7 @@ def test_the_angle_of_a_linear_network_at_equilibrium(rng):
 def test_random_feedback_is_no_slope(rng):
     net, x, y = networks(rng)
     where = {"shares": [1.0], "variances": [1.0], "steps": [50]}
-    found = update_directions(net, x, y, **where, feedback_seed=1)
+    found = update_directions(net, x, y, **where, feedback=random_feedback(net, 1))
     assert (found.backprop[0, :2] < 0.9).all()
     assert found.backprop[0, 2] == pytest.approx(1.0)
 

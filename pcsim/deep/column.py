@@ -29,6 +29,7 @@ def natural_pair(
     widths: Sequence[Sequence[int]],
     *,
     inference: str = "iterative",
+    update: str = "gated",
     segregated: bool = False,
     n_iterations: int = 8,
     seed: int = 0,
@@ -44,6 +45,8 @@ def natural_pair(
         that of the decoder of level 2.
     inference
         "iterative", from errors alone, or "direct".
+    update, segregated
+        Of an iterative one; see `Iterative`.
     """
     generator = generator_for("cpu", seed, 10)
     decoders = [
@@ -55,7 +58,7 @@ def natural_pair(
     if inference == "direct":
         return model, Direct(model, **network)
     return model, Iterative(
-        model, encoding=ErrorEncoding(with_x=False), segregated=segregated,
+        model, encoding=ErrorEncoding(with_x=False), update=update, segregated=segregated,
         n_iterations=n_iterations, **network,
     )  # fmt: skip
 

@@ -19,7 +19,14 @@ from pcsim.deep.pc_replicas import (
     settle,
 )
 
-__all__ = ["Directions", "copies", "output_path", "target_alignment", "update_directions"]
+__all__ = [
+    "Directions",
+    "copies",
+    "output_path",
+    "random_feedback",
+    "target_alignment",
+    "update_directions",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +58,7 @@ def update_directions(
     variances: Sequence[float],
     steps: Sequence[int],
     step: float = 0.1,
-    feedback_seed: int | None = None,
+    feedback: Sequence[Tensor] | None = None,
 ) -> Directions:
     """Return where changes point during inference, for each target and variance of the output.
 
@@ -67,10 +74,9 @@ def update_directions(
         Of the output, one over its precision, for each condition; hidden layers have 1.
     steps, step
         The numbers of steps of inference at which to look, and the size of one.
-    feedback_seed
-        If given, errors come down through random matrices.
+    feedback
+        What carries errors down in place of the transposed weights, as of `settle`.
     """
-    feedback = None if feedback_seed is None else random_feedback(net, feedback_seed)
     with torch.no_grad():
         output = net.forward(x)[-1]
         share, variance = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,7 +14,7 @@ from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.messages import refusal
 
-__all__ = ["crossed_updates", "variance_shares"]
+__all__ = ["crossed_updates", "sums_of_squares", "variance_shares"]
 
 
 def crossed_updates(
@@ -59,13 +60,27 @@ def variance_shares(values: NDArray[Any]) -> tuple[float, float, float]:
         found = f"values of shape {values.shape}"
         advice = "Cross at least two of each."
         raise ValueError(refusal("variance_shares", found, "shape (I, J, n)", advice))
-    centred = values.astype(float) - values.astype(float).mean((0, 1))
-    rows, columns = centred.mean(1, keepdims=True), centred.mean(0, keepdims=True)
-    total = float((centred**2).sum())
+    below, own, rest = (float(one.sum()) for one in sums_of_squares(values))
+    total = below + own + rest
     if total == 0.0:
         found = "an update that never changes"
         raise ValueError(refusal("variance_shares", found, "some variance", "Train it first."))
-    below = values.shape[1] * float((rows**2).sum()) / total
-    own = values.shape[0] * float((columns**2).sum()) / total
-    rest = float(((centred - rows - columns) ** 2).sum()) / total
-    return below, own, rest
+    return below / total, own / total, rest / total
+
+
+def sums_of_squares(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the sums of squares of rows, columns and interaction of each feature, (3, n).
+
+    Examples
+    --------
+    >>> table = np.array([[0.0, 4.0], [3.0, 7.0]])
+    >>> sums_of_squares(np.stack([table, table * table], axis=2)).round(3)
+    array([[  9., 441.],
+           [ 16., 784.],
+           [  0., 144.]])
+    """
+    centred = values.astype(float) - values.astype(float).mean((0, 1))
+    rows, columns = centred.mean(1, keepdims=True), centred.mean(0, keepdims=True)
+    below = values.shape[1] * (rows**2).sum((0, 1))
+    own = values.shape[0] * (columns**2).sum((0, 1))
+    return np.stack([below, own, ((centred - rows - columns) ** 2).sum((0, 1))])

@@ -136,6 +136,9 @@ def run(
     out: Out = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    only: Annotated[
+        str | None, typer.Option(help="Run no more than the pieces that fit, 'levels/1/*'.")
+    ] = None,
 ) -> None:
     """Run an experiment; run it again to go on after a stop."""
     from pcsim import catalog
@@ -151,8 +154,12 @@ def run(
         out=out,
         workers=_workers(workers),
         scheduler=scheduler,
+        only=only,
     )
-    typer.echo(f"{done.folder}: verdicts, figures and provenance are there.")
+    if left := len(done.missing):
+        typer.echo(f"{done.folder}: {left} of {len(done.pieces)} pieces are left for another time.")
+    else:
+        typer.echo(f"{done.folder}: verdicts, figures and provenance are there.")
 
 
 @app.command()

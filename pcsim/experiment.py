@@ -12,6 +12,7 @@ import errno
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,7 @@ def run_experiment(
     out: str | Path | None = None,
     workers: int = 2,
     scheduler: str | None = None,
+    only: str | None = None,
 ) -> Run:
     """Run what is missing of an experiment and leave its verdicts, figures and provenance.
 
@@ -116,6 +118,9 @@ def run_experiment(
     scheduler
         A Dask cluster instead, as `pcsim.scheduler` has them: "local", "local:4", the address of
         a scheduler, "slurm:FILE". The numbers are the same.
+    only
+        A pattern of keys, "levels/1/*": no more is run than these pieces and what they need. A run
+        that is not whole by then has no verdicts and figures yet; `Run.missing` says what is left.
 
     Returns
     -------
@@ -135,14 +140,15 @@ def run_experiment(
         check_scheduler(scheduler)
     folder = Path(out) if out is not None else Path("runs") / experiment.name
     pieces = _ordered(where, experiment.pieces(chosen))
+    wanted = _wanted(where, pieces, only)
     marks = _fingerprints(pieces)
     paths = {key: folder / "pieces" / f"{key}@{mark[:8]}" for key, mark in marks.items()}
     run = Run(folder, experiment.name, experiment.question, scale, chosen, paths)
     with _writable(where, folder), lock(where, folder):
         clear_parts(folder)
         done = {key for key, path in paths.items() if _is_done(path, marks[key])}
-        jobs = [_job(piece, paths, marks) for piece in pieces if piece.key not in done]
-        with progress(experiment.name, len(pieces), jobs) as report:
+        jobs = [_job(piece, paths, marks) for piece in wanted if piece.key not in done]
+        with progress(experiment.name, len(done) + len(jobs), jobs) as report:
             if scheduler is None:
                 failures = run_jobs(jobs, finished=sorted(done), workers=workers, report=report)
             else:
@@ -151,6 +157,8 @@ def run_experiment(
                     jobs, scheduler=scheduler, workers=workers, present=present, report=report
                 )
         _raise_failures(where, folder, failures)
+        if len(done) + len(jobs) < len(pieces):
+            return run
         state = fingerprint(marks)
         if jobs or not (folder / "provenance.json").is_file():
             write_json(folder / "provenance.json", provenance(chosen, chosen["seeds"]))
@@ -204,6 +212,21 @@ def _ordered(where: str, pieces: Sequence[Piece]) -> list[Piece]:
         for piece in ready:
             ordered[piece.key] = left.pop(piece.key)
     return list(ordered.values())
+
+
+def _wanted(where: str, pieces: Sequence[Piece], only: str | None) -> list[Piece]:
+    """Return the pieces whose keys fit a pattern, and all that they need; each after its needs."""
+    if only is None:
+        return list(pieces)
+    wanted = {piece.key for piece in pieces if fnmatchcase(piece.key, only)}
+    if not wanted:
+        some = ", ".join(piece.key for piece in pieces[:3])
+        expected = f"a pattern of its pieces, such as {some}"
+        raise ValueError(refusal(where, f"only '{only}', which fits none", expected, "Use *."))
+    for piece in reversed(pieces):
+        if piece.key in wanted:
+            wanted.update(piece.needs)
+    return [piece for piece in pieces if piece.key in wanted]
 
 
 def _fingerprints(pieces: Sequence[Piece]) -> dict[str, str]:

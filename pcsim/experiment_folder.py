@@ -49,6 +49,11 @@ class Run:
             raise unknown_name(f"run {self.experiment}", "piece", key, self.pieces)
         return self.pieces[key]
 
+    @property
+    def missing(self) -> list[str]:
+        """Keys of the pieces that are not there yet."""
+        return [key for key, path in self.pieces.items() if not path.is_dir()]
+
     def save(self) -> None:
         """Write the record that `open_run` reads."""
         record = {

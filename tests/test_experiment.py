@@ -104,6 +104,21 @@ def test_finished_pieces_are_never_run_again(tmp_path, log, capsys):
     assert computed(log) == 6
 
 
+def test_a_run_can_be_done_in_several_goes(tmp_path, log):
+    out = tmp_path / "run"
+    first = run_experiment(experiment(chain(log)), out=out, workers=0, only="add/1")
+    assert computed(log) == 2  # with the piece that it needs
+    assert set(first.missing) == {"a/0", "add/0"}
+    assert not (out / "total").exists()
+    assert not (out / "run.json").exists()
+    second = run_experiment(experiment(chain(log)), out=out, workers=0, only="a*/0")
+    assert computed(log) == 4
+    assert second.missing == []
+    at_once = run_experiment(experiment(chain(log)), out=tmp_path / "other", workers=0)
+    assert (out / "total").read_bytes() == (at_once.folder / "total").read_bytes()
+    assert (out / "run.json").read_bytes() == (at_once.folder / "run.json").read_bytes()
+
+
 def test_changed_settings_run_anew_what_depends_on_them(tmp_path, log):
     one = run_experiment(experiment(chain(log)), out=tmp_path / "run", workers=0)
     other = run_experiment(
@@ -254,6 +269,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, log):
         ({"seeds": []}, "one or more"),
         ({"seeds": [-1]}, "not below 0"),
         ({"workers": -1}, "workers -1"),
+        ({"only": "ad/*"}, "'ad/\\*', which fits none"),
     ],
 )
 def test_unlawful_arguments_are_refused(tmp_path, log, arguments, words):

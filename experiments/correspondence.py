@@ -34,8 +34,8 @@ FIRST_RELEASE = (
 )
 """H01, H04, H05, H10, H11, H12, H18, H20, H23, H26, H32, H42."""
 FIRST_COLUMNS = (
-    "LN", "DN", "ADAPT", "LCA", "RB", "RB-cut", "RB-noise", "RB-untr", "RETINA", "LGN", "AUD",
-    "AUD-adapt", "VM", "VM-gain", "VAE-dir", "VAE-iter",
+    "LN", "DN", "ADAPT", "LCA", "RB", "RB-cut", "RETINA", "LGN", "AUD", "AUD-adapt", "VM",
+    "VM-gain", "VAE-dir", "VAE-iter",
 )  # fmt: skip
 COLUMNS = (
     "LN", "DN", "ADAPT", "LCA", "RB", "RB-cut", "RB-noise", "RB-untr", "RB-gauss", "VAE-dir",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -13,7 +12,7 @@ from pcsim.messages import check_integer, check_number
 from pcsim.stimuli.eye import reflected
 from pcsim.stimuli.field import Field
 from pcsim.stimuli.natural import prepared_photographs
-from pcsim.stimuli.sequences import MARGIN, sample_between_pixels
+from pcsim.stimuli.sequences import MARGIN, moving_views
 
 __all__ = ["gliding_path", "gliding_photographs"]
 
@@ -81,21 +80,16 @@ def gliding_photographs(
     frame_duration = check_number(where, "frame_duration", frame_duration, positive=True)
     larger = (field.shape[0] + 2 * MARGIN, field.shape[1] + 2 * MARGIN)
     prepared = prepared_photographs(where, larger, images, "luminance", 0.5)
-    splines = [scipy.ndimage.spline_filter(image, order=3) for image in prepared.values()]
-    values, labels = np.empty((n, n_frames, *field.shape)), []
-    for trial in range(n):
-        rng = np.random.default_rng([seed, trial])
-        which = int(rng.integers(len(splines)))
-        room = np.subtract(splines[which].shape, larger) / px_per_deg
-        path, jumps = gliding_path(
+
+    def path(rng: np.random.Generator, room: Any) -> tuple[Floats, NDArray[np.bool_]]:
+        return gliding_path(
             n_frames, rng=rng, frame_duration=frame_duration, room=room, speed=speed,
             jump_rate=jump_rate,
         )  # fmt: skip
-        corner = MARGIN + path * px_per_deg
-        values[trial] = sample_between_pixels(splines[which], corner, field.shape)
-        labels.append((list(prepared)[which], *corner[0], int(jumps.sum())))
-    names = ("image", "start_row", "start_column", "n_jumps")
-    columns = dict(zip(names, map(np.array, zip(*labels, strict=True)), strict=True))
+
+    values, columns = moving_views(
+        prepared, field, path, n=n, n_frames=n_frames, seed=seed, jumps="n_jumps"
+    )
     # A spline overshoots at sharp edges.
     values = np.clip(values, 0.0, 1.0)
     return field.stimulus(

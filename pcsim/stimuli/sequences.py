@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from pcsim.stimuli.eye import DIFFUSION, eye_movements
 from pcsim.stimuli.field import Field
 from pcsim.stimuli.natural import prepared_photographs
 
-__all__ = ["natural_sequences", "sample_between_pixels"]
+__all__ = ["moving_views", "natural_sequences", "sample_between_pixels"]
 
 Floats = NDArray[np.floating[Any]]
+Path = Callable[[np.random.Generator, Any], tuple[Floats, NDArray[np.bool_]]]
 
 # The cubic spline reaches one pixel before and two after the pixel that a position falls into.
 MARGIN = 2
@@ -87,29 +89,64 @@ def natural_sequences(
     frame_duration = check_number(where, "frame_duration", frame_duration, positive=True)
     larger = (field.shape[0] + 2 * MARGIN, field.shape[1] + 2 * MARGIN)
     prepared = prepared_photographs(where, larger, images, preprocessing, background)
-    splines = [scipy.ndimage.spline_filter(image, order=3) for image in prepared.values()]
     motion = {
         "diffusion": diffusion,
         "saccade_rate": saccade_rate,
         "saccade_amplitude": saccade_amplitude,
     }
-    values, labels = np.empty((n, n_frames, *field.shape)), []
-    for trial in range(n):
-        rng = np.random.default_rng([seed, trial])
-        which = int(rng.integers(len(splines)))
-        room = np.subtract(splines[which].shape, larger) / px_per_deg
-        path, saccades = eye_movements(
-            n_frames, rng=rng, frame_duration=frame_duration, room=room, **motion
-        )
-        corner = MARGIN + path * px_per_deg
-        values[trial] = sample_between_pixels(splines[which], corner, field.shape)
-        labels.append((list(prepared)[which], *corner[0], int(saccades.sum())))
-    names = ("image", "start_row", "start_column", "n_saccades")
-    columns = dict(zip(names, map(np.array, zip(*labels, strict=True)), strict=True))
+
+    def path(rng: np.random.Generator, room: Any) -> tuple[Floats, NDArray[np.bool_]]:
+        return eye_movements(n_frames, rng=rng, frame_duration=frame_duration, room=room, **motion)
+
+    values, columns = moving_views(
+        prepared, field, path, n=n, n_frames=n_frames, seed=seed, jumps="n_saccades"
+    )
     # A spline overshoots at sharp edges.
     values = np.clip(values, 0.0, 1.0) if preprocessing == "luminance" else values
     settings = {**motion, "preprocessing": preprocessing, "seed": seed, "condition": condition}
     return field.stimulus(values, frame_duration=frame_duration, **columns, **settings)
+
+
+def moving_views(
+    photographs: Mapping[str, Floats],
+    field: Field,
+    path: Path,
+    *,
+    n: int,
+    n_frames: int,
+    seed: int,
+    jumps: str,
+) -> tuple[Floats, dict[str, Any]]:
+    """Move a window over photographs, each trial over one and on a path of its own.
+
+    Parameters
+    ----------
+    photographs
+        Name -> image, at least `MARGIN` pixels larger than the field on every side.
+    path
+        ``(rng, room) -> (n_frames, 2), (n_frames,)``: places in degrees within `room`, and whether
+        a jump led there.
+    jumps
+        Label of the number of jumps.
+
+    Returns
+    -------
+    values : (n, n_frames, ny, nx)
+    columns
+        `image`, `start_row`, `start_column` and the number of jumps of each trial.
+    """
+    splines = [scipy.ndimage.spline_filter(image, order=3) for image in photographs.values()]
+    values, labels = np.empty((n, n_frames, *field.shape)), []
+    for trial in range(n):
+        rng = np.random.default_rng([seed, trial])
+        which = int(rng.integers(len(splines)))
+        room = np.subtract(splines[which].shape, np.add(field.shape, 2 * MARGIN))
+        places, jumped = path(rng, room / field.px_per_deg)
+        corner = MARGIN + places * field.px_per_deg
+        values[trial] = sample_between_pixels(splines[which], corner, field.shape)
+        labels.append((list(photographs)[which], *corner[0], int(jumped.sum())))
+    names = ("image", "start_row", "start_column", jumps)
+    return values, dict(zip(names, map(np.array, zip(*labels, strict=True)), strict=True))
 
 
 def sample_between_pixels(spline: Floats, corner: Floats, shape: tuple[int, int]) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -28,7 +28,7 @@ from pcsim.measures import (
 )
 from pcsim.model import Learner, Model
 from pcsim.neural import images_92, rdms_92_images, recording_folder
-from pcsim.protocols import blank, respond, visual_field, window_mean
+from pcsim.protocols import StandIn, blank, respond, visual_field, window_mean
 from pcsim.responses import make_responses
 from pcsim.stimuli.photographs import luminance_of
 from pcsim.stimulus import stimulus_array
@@ -52,20 +52,8 @@ SHOWN = ("LN", "DN", "LCA", "RB", "RB-cut", "RB-untr", "PATH", "COLUMN")
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Pixels(StandIn):
     """A model's window on the image, pixel by pixel."""
-
-    model: Any
-
-    @property
-    def field_shape(self) -> tuple[int, int] | None:
-        """Rows and columns of the visual field."""
-        return cast("Model", self.model).field_shape
-
-    @property
-    def px_per_deg(self) -> float | None:
-        """Pixels per degree."""
-        return cast("Model", self.model).px_per_deg
 
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -18,7 +18,7 @@ from pcsim.hypothesis import (
     expectation_table,
 )
 from pcsim.model import Model
-from pcsim.protocols import OUTPUTS, blank, first_level, respond, signal_role, visual_field
+from pcsim.protocols import OUTPUTS, StandIn, blank, first_level, respond, signal_role, visual_field
 from pcsim.responses import make_responses
 from pcsim.stimuli import natural_patches
 
@@ -39,23 +39,12 @@ SHOWN = ("RETINA", "PATH", "LGN", "RB", "LN", "DN", "RETINA/identity", "RETINA/c
 
 
 @dataclass(frozen=True)
-class Centre:
+class Centre(StandIn):
     """Units that pass the luminance of their pixel, blurred or not: a receptive field without a
     surround."""
 
-    model: Any
     sigma: float = 0.0
     """Standard deviation of the Gaussian, pixels; 0 passes the pixel itself."""
-
-    @property
-    def field_shape(self) -> tuple[int, int] | None:
-        """Rows and columns of the visual field."""
-        return cast("Model", self.model).field_shape
-
-    @property
-    def px_per_deg(self) -> float | None:
-        """Pixels per degree."""
-        return cast("Model", self.model).px_per_deg
 
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from pcsim.measures import (
 from pcsim.model import Model
 from pcsim.protocols import (
     OUTPUTS,
+    StandIn,
     first_level,
     recording,
     respond,
@@ -56,24 +57,13 @@ SHOWN = ("LN", "ADAPT", "RB", "RETINA", "LGN", "HOSOYA")
 
 
 @dataclass(frozen=True)
-class Late:
+class Late(StandIn):
     """A model whose rates come late by some frames, or in random order (-1)."""
 
-    model: Any
     delay: int
     seed: int = 0
     record_dt: float | None = None
     """Seconds between recorded times; None leaves it to the model."""
-
-    @property
-    def field_shape(self) -> tuple[int, int] | None:
-        """Rows and columns of the visual field."""
-        return cast("Model", self.model).field_shape
-
-    @property
-    def px_per_deg(self) -> float | None:
-        """Pixels per degree."""
-        return cast("Model", self.model).px_per_deg
 
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ import xarray as xr
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.measures import annulus_depth, locality, neighbour_asymmetry, radial_profile
 from pcsim.model import Learner, Model, lesion
-from pcsim.protocols import first_level, map_fields, signal_role
+from pcsim.protocols import StandIn, first_level, map_fields, signal_role
 from pcsim.roster import training_stimulus
 
 if TYPE_CHECKING:
@@ -28,23 +28,12 @@ CENTRAL = 1.01 / 16
 
 
 @dataclass(frozen=True)
-class Rotated:
+class Rotated(StandIn):
     """A model whose outputs are turned by a random rotation: as white, but no longer local."""
 
-    model: Any
     seed: int
     record_dt: float | None = None
     """Seconds between recorded times; None leaves it to the model."""
-
-    @property
-    def field_shape(self) -> tuple[int, int] | None:
-        """Rows and columns of the visual field."""
-        return cast("Model", self.model).field_shape
-
-    @property
-    def px_per_deg(self) -> float | None:
-        """Pixels per degree."""
-        return cast("Model", self.model).px_per_deg
 
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -20,7 +20,7 @@ from pcsim.neural import (
     locust_receptor_rokem_2006,
     recording_folder,
 )
-from pcsim.protocols import first_level, recording, respond, signal_role, visual_field
+from pcsim.protocols import StandIn, first_level, recording, respond, signal_role, visual_field
 from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
 
@@ -112,22 +112,11 @@ def receptive_field(count: Any, frames: Any) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Shifted:
+class Shifted(StandIn):
     """A model that sees every trial turned round by half its length."""
 
-    model: Any
     record_dt: float | None = None
     """Seconds between recorded times; as the model does if None."""
-
-    @property
-    def field_shape(self) -> tuple[int, int] | None:
-        """Rows and columns of the visual field."""
-        return cast("Model", self.model).field_shape
-
-    @property
-    def px_per_deg(self) -> float | None:
-        """Pixels per degree."""
-        return cast("Model", self.model).px_per_deg
 
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None

@@ -14,7 +14,7 @@ import xarray as xr
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference
 from pcsim.measures import annulus_depth
 from pcsim.model import Model, lesion
-from pcsim.protocols import OUTPUTS, blank, respond, visual_field
+from pcsim.protocols import OUTPUTS, StandIn, blank, respond, visual_field
 from pcsim.stimulus import stimulus_array
 
 if TYPE_CHECKING:
@@ -34,22 +34,11 @@ SHOWN = ("RETINA", "PATH", "RETINA/fixed filter", "PATH-noise")
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(StandIn):
     """A model whose filter does not follow the noise."""
 
-    model: Any
     record_dt: float | None = None
     """Seconds between recorded times; None leaves it to the model."""
-
-    @property
-    def field_shape(self) -> tuple[int, int] | None:
-        """Rows and columns of the visual field."""
-        return cast("Model", self.model).field_shape
-
-    @property
-    def px_per_deg(self) -> float | None:
-        """Pixels per degree."""
-        return cast("Model", self.model).px_per_deg
 
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ import xarray as xr
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.measures import power_spectrum, spectral_slope, spectral_variation
 from pcsim.model import Learner, Model
-from pcsim.protocols import first_level, respond, signal_role, visual_field
+from pcsim.protocols import StandIn, first_level, respond, signal_role, visual_field
 from pcsim.responses import make_responses, select
 from pcsim.roster import training_stimulus
 from pcsim.stimuli import natural_sequences
@@ -33,20 +33,8 @@ CENTRAL = 0.2
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Pixels(StandIn):
     """The control that does nothing: units repeat the luminance of their pixel."""
-
-    model: Any
-
-    @property
-    def field_shape(self) -> tuple[int, int] | None:
-        """Rows and columns of the visual field."""
-        return cast("Model", self.model).field_shape
-
-    @property
-    def px_per_deg(self) -> float | None:
-        """Pixels per degree."""
-        return cast("Model", self.model).px_per_deg
 
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None

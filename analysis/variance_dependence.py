@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.model import Model
-from pcsim.protocols import blank, lacks, respond, signal_role, visual_field
+from pcsim.protocols import StandIn, blank, lacks, respond, signal_role, visual_field
 from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
 from pcsim.whitening import Whitening
@@ -36,20 +36,8 @@ DROP = 0.2
 
 
 @dataclass(frozen=True)
-class Whitened:
+class Whitened(StandIn):
     """The control: the linear filters of a model, decorrelated over the same images (ZCA)."""
-
-    model: Any
-
-    @property
-    def field_shape(self) -> tuple[int, int] | None:
-        """Rows and columns of the visual field."""
-        return cast("Model", self.model).field_shape
-
-    @property
-    def px_per_deg(self) -> float | None:
-        """Pixels per degree."""
-        return cast("Model", self.model).px_per_deg
 
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None

@@ -139,7 +139,7 @@ def test_copies_of_a_filter_share_noise_as_they_share_signals(rng):
 def Slow(model):
     """The same answers at four times, between which spikes can be drawn."""
     if isinstance(model, Altered):
-        return Altered(Slow(model.original), model.change)
+        return Altered(Slow(model.model), model.change)
     return FourTimes(model.field_shape, model.px_per_deg, model.function)
 
 

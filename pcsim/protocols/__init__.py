@@ -1,6 +1,6 @@
 """What protocols of the battery share: whose response is read, where it looks, what it prefers."""
 
-from pcsim.protocols.altered import Altered, ImageFunction, alteration
+from pcsim.protocols.altered import Altered, ImageFunction, StandIn, alteration
 from pcsim.protocols.contrasts import (
     ESTIMATES,
     contrast_index,
@@ -44,6 +44,7 @@ __all__ = [
     "Altered",
     "ImageFunction",
     "Listening",
+    "StandIn",
     "Untaught",
     "alteration",
     "amplitude",

@@ -13,31 +13,37 @@ from numpy.typing import NDArray
 from pcsim.model import Model
 from pcsim.responses import make_responses
 
-__all__ = ["Altered", "ImageFunction", "alteration"]
+__all__ = ["Altered", "ImageFunction", "StandIn", "alteration"]
 
 
 @dataclass(frozen=True)
-class Altered:
-    """A model that answers as it does, and a word that tells the protocol what to do with it."""
+class StandIn:
+    """What stands in for a model and has its visual field; a subclass says what it answers."""
 
-    original: Any
-    change: str
+    model: Any
 
     @property
     def field_shape(self) -> tuple[int, int] | None:
         """Rows and columns of the visual field."""
-        return cast("Model", self.original).field_shape
+        return cast("Model", self.model).field_shape
 
     @property
     def px_per_deg(self) -> float | None:
         """Pixels per degree."""
-        return cast("Model", self.original).px_per_deg
+        return cast("Model", self.model).px_per_deg
+
+
+@dataclass(frozen=True)
+class Altered(StandIn):
+    """A model that answers as it does, and a word that tells the protocol what to do with it."""
+
+    change: str
 
     def run(
         self, stimulus: xr.DataArray, *, seed: int = 0, record: Sequence[str] | None = None
     ) -> xr.Dataset:
         """Return the responses of the model itself."""
-        return cast("Model", self.original).run(stimulus, seed=seed, record=record)
+        return cast("Model", self.model).run(stimulus, seed=seed, record=record)
 
 
 def alteration(model: Any) -> tuple[Any, str]:
@@ -48,7 +54,7 @@ def alteration(model: Any) -> tuple[Any, str]:
     >>> alteration(Altered("a model", "shuffled")), alteration("a model")
     (('a model', 'shuffled'), ('a model', ''))
     """
-    return (model.original, model.change) if isinstance(model, Altered) else (model, "")
+    return (model.model, model.change) if isinstance(model, Altered) else (model, "")
 
 
 @dataclass(frozen=True)

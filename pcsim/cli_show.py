@@ -228,10 +228,14 @@ def _hypothesis(name: str, hypothesis: Hypothesis) -> Iterator[str]:
         "signal": hypothesis.signal,
         "reference": f"{number}, {reference.status}. {reference.source}",
         "falsified if": falsified if isinstance(falsified, str) else " ".join(falsified),
+        "differs from its source": " ".join(hypothesis.departures),
+        "remembered as well": " ".join(hypothesis.remembered),
         **{f"control '{one.name}'": one.statement for one in hypothesis.controls},
         **{f"requires '{one.name}'": one.statement for one in hypothesis.requirements},
     }
     for head, text in texts.items():
+        if not text:
+            continue
         yield f"{head}\n" + textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
     marks = {one.label: hypothesis.expected(one.label) for one in roster.ROSTER}
     rows = [f"  {label} {mark} {MARKS[mark]}" for label, mark in marks.items() if mark in MARKS]

@@ -112,6 +112,11 @@ def _text_laws(hypothesis: Hypothesis) -> Iterator[str]:
     if not texts or not all(text.strip() for text in texts):
         advice = "Say which result would refute the claim."
         yield refusal(where, "an empty falsified_if", "a falsifier", advice)
+    for name in ("departures", "remembered"):
+        found = getattr(hypothesis, name)
+        if isinstance(found, str) or not all(text.strip() for text in found):
+            advice = f"Give {name}=(...,), one sentence each."
+            yield refusal(where, f"{name} {found!r}", "sentences", advice)
     if hypothesis.version < 1:
         yield refusal(where, f"version {hypothesis.version}", "a version from 1 on", "Count up.")
     for control in hypothesis.controls:

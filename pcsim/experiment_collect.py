@@ -23,6 +23,8 @@ def describe(hypothesis: Hypothesis) -> dict[str, Any]:
     falsified = hypothesis.falsified_if
     names = [*TEXTS, "null", "direction", "rope"]
     return {name: getattr(hypothesis, name) for name in names} | {
+        "departures": list(hypothesis.departures),
+        "remembered": list(hypothesis.remembered),
         "falsified_if": [falsified] if isinstance(falsified, str) else list(falsified),
         "reference": {
             name: getattr(hypothesis.reference, name)

@@ -84,6 +84,10 @@ class Hypothesis:
     requirements: tuple[Requirement, ...] = ()
     expectations: Mapping[str, str] | None = None
     """Column label -> "+", "-", "?" or "."; None takes the row of the battery's table."""
+    departures: tuple[str, ...] = ()
+    """Where the test differs from what the source did or the battery asks, one sentence each."""
+    remembered: tuple[str, ...] = ()
+    """Numbers of protocol and criteria, beside the reference, that are remembered, not read."""
     panel: Callable[[Mapping[str, Sequence[xr.Dataset]], Axes], None] | None = field(default=None)
 
     def __post_init__(self) -> None:

@@ -165,6 +165,8 @@ def _drawn_anew(model, *, seed, scale):
     [
         ({"claim": " "}, "found an empty claim"),
         ({"falsified_if": ()}, "found an empty falsified_if"),
+        ({"departures": "No drift."}, "found departures 'No drift.'"),
+        ({"remembered": ("The rate.", " ")}, "found remembered"),
         ({"version": 0}, "found version 0"),
         ({"expectations": {}}, "before the first run"),
         ({"expectations": {"RB": "yes"}}, "expectation 'yes' for RB"),

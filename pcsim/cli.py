@@ -139,6 +139,10 @@ def run(
     only: Annotated[
         str | None, typer.Option(help="Run no more than the pieces that fit, 'levels/1/*'.")
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Take finished pieces that fit, 'train/*', though sources were edited."),
+    ] = None,
 ) -> None:
     """Run an experiment; run it again to go on after a stop."""
     from pcsim import catalog
@@ -155,6 +159,7 @@ def run(
         workers=_workers(workers),
         scheduler=scheduler,
         only=only,
+        keep=keep or (),
     )
     if left := len(done.missing):
         typer.echo(f"{done.folder}: {left} of {len(done.pieces)} pieces are left for another time.")

@@ -9,50 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcsim.experiment_folder import Run, clear_parts, lock, open_run, save_figures
+from pcsim.experiment_marks import Marks, fitting, is_done, marks_of, sources_of
+from pcsim.experiment_piece import Piece
 from pcsim.experiment_progress import progress
 from pcsim.messages import check_choice, check_integer, refusal, unknown_name
 from pcsim.pool import Failure, Job, TaskName, run_jobs
-from pcsim.provenance import fingerprint, provenance, source_fingerprint
+from pcsim.provenance import fingerprint, provenance
 from pcsim.scheduler import check_scheduler, run_on_cluster
-from pcsim.storage import read_json, write_json, write_text
+from pcsim.storage import write_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Experiment", "Piece", "Run", "open_run", "run_experiment"]
-
-KEY = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """One task and what it is given: ``task(folder, needs, **kwargs)`` fills its folder."""
-
-    key: str
-    """Slash-separated, unique in the run: "observe/H10/RB/0"."""
-    task: Callable[..., None]
-    """At the top level of a file, so that another process finds it."""
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Plain values: they travel to another process and into the fingerprint."""
-    needs: tuple[str, ...] = ()
-    """Keys of pieces whose folders the task reads."""
-    sources: tuple[str, ...] = ()
-    """Files outside pcsim whose text the result depends on."""
-    weight: float = 1.0
-    """Expected cost; heavy pieces start first."""
-
-    def __post_init__(self) -> None:
-        if not KEY.fullmatch(self.key):
-            expected = "letters, digits, _ . + - and single slashes"
-            raise ValueError(refusal("Piece", f"key {self.key!r}", expected, "Rename it."))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +73,7 @@ def run_experiment(
     workers: int = 2,
     scheduler: str | None = None,
     only: str | None = None,
+    keep: Sequence[str] = (),
 ) -> Run:
     """Run what is missing of an experiment and leave its verdicts, figures and provenance.
 
@@ -121,6 +97,9 @@ def run_experiment(
     only
         A pattern of keys, "levels/1/*": no more is run than these pieces and what they need. A run
         that is not whole by then has no verdicts and figures yet; `Run.missing` says what is left.
+    keep
+        Patterns of keys, "train/*". Finished pieces that fit are taken as they are, though pcsim or
+        their files were edited since; the provenance names them and the sources that made them.
 
     Returns
     -------
@@ -141,12 +120,13 @@ def run_experiment(
     folder = Path(out) if out is not None else Path("runs") / experiment.name
     pieces = _ordered(where, experiment.pieces(chosen))
     wanted = _wanted(where, pieces, only)
-    marks = _fingerprints(pieces)
-    paths = {key: folder / "pieces" / f"{key}@{mark[:8]}" for key, mark in marks.items()}
+    place = folder / "pieces"
+    marks = marks_of(pieces, place, keep)
+    paths = {key: place / f"{key}@{mark[:8]}" for key, mark in marks.fingerprints.items()}
     run = Run(folder, experiment.name, experiment.question, scale, chosen, paths)
     with _writable(where, folder), lock(where, folder):
         clear_parts(folder)
-        done = {key for key, path in paths.items() if _is_done(path, marks[key])}
+        done = {key for key, path in paths.items() if is_done(path, marks.fingerprints[key])}
         jobs = [_job(piece, paths, marks) for piece in wanted if piece.key not in done]
         with progress(experiment.name, len(done) + len(jobs), jobs) as report:
             if scheduler is None:
@@ -159,9 +139,10 @@ def run_experiment(
         _raise_failures(where, folder, failures)
         if len(done) + len(jobs) < len(pieces):
             return run
-        state = fingerprint(marks)
-        if jobs or not (folder / "provenance.json").is_file():
-            write_json(folder / "provenance.json", provenance(chosen, chosen["seeds"]))
+        state = fingerprint(dict(marks.fingerprints))
+        if jobs or marks.kept or not (folder / "provenance.json").is_file():
+            record = provenance(chosen, chosen["seeds"])
+            write_json(folder / "provenance.json", {**record, "kept": dict(marks.kept)})
         run.save()
         experiment.collect(run)
         save_figures(run, state, experiment.figures)
@@ -218,7 +199,7 @@ def _wanted(where: str, pieces: Sequence[Piece], only: str | None) -> list[Piece
     """Return the pieces whose keys fit a pattern, and all that they need; each after its needs."""
     if only is None:
         return list(pieces)
-    wanted = {piece.key for piece in pieces if fnmatchcase(piece.key, only)}
+    wanted = fitting([piece.key for piece in pieces], [only])
     if not wanted:
         some = ", ".join(piece.key for piece in pieces[:3])
         expected = f"a pattern of its pieces, such as {some}"
@@ -229,60 +210,16 @@ def _wanted(where: str, pieces: Sequence[Piece], only: str | None) -> list[Piece
     return [piece for piece in pieces if piece.key in wanted]
 
 
-def _fingerprints(pieces: Sequence[Piece]) -> dict[str, str]:
-    """Return key -> sha256 over settings, needs and sources; pieces come after their needs."""
-    package = source_fingerprint()
-    marks: dict[str, str] = {}
-    for piece in pieces:
-        task = TaskName.of(piece.task)
-        try:
-            marks[piece.key] = fingerprint(
-                {
-                    "key": piece.key,
-                    "task": f"{Path(task.file).stem}.{task.name}",
-                    "kwargs": dict(piece.kwargs),
-                    "needs": {need: marks[need] for need in piece.needs},
-                    "package": package,
-                    "sources": [_text_of(piece, file) for file in _sources(piece)],
-                }
-            )
-        except TypeError as error:
-            raise TypeError(f"piece {piece.key}: kwargs are not plain values. {error}") from None
-    return marks
-
-
-def _sources(piece: Piece) -> tuple[str, ...]:
-    """Return the files outside pcsim that the piece depends on, its own first."""
-    task = TaskName.of(piece.task)
-    own = () if task.module.startswith("pcsim.") else (task.file,)
-    return (*own, *piece.sources)
-
-
-def _text_of(piece: Piece, file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        found = f"source {file} that cannot be read ({error.strerror})"
-        where = f"piece {piece.key}"
-        raise ValueError(refusal(where, found, "a file", "Check the path.")) from None
-
-
-def _is_done(folder: Path, mark: str) -> bool:
-    """A folder stands only when it is whole; the full mark guards against a shared prefix."""
-    record = folder / "piece.json"
-    return record.is_file() and read_json(record).get("fingerprint") == mark
-
-
-def _job(piece: Piece, paths: Mapping[str, Path], marks: Mapping[str, str]) -> Job:
+def _job(piece: Piece, paths: Mapping[str, Path], marks: Marks) -> Job:
     return Job(
         key=piece.key,
         task=TaskName.of(piece.task),
         kwargs=dict(piece.kwargs),
         folder=paths[piece.key],
         needs={need: paths[need] for need in piece.needs},
-        fingerprint=marks[piece.key],
+        record=marks.record(piece.key),
         weight=piece.weight,
-        sources=_sources(piece),
+        sources=sources_of(piece),
     )
 
 

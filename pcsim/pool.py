@@ -103,7 +103,8 @@ class Job:
     kwargs: Mapping[str, Any]
     folder: Path
     needs: Mapping[str, Path]
-    fingerprint: str
+    record: Mapping[str, str]
+    """What `piece.json` says of it beside its key: "fingerprint" and what made it."""
     weight: float = 1.0
     sources: tuple[str, ...] = ()
     """Files outside pcsim that another machine must have, with the same text."""
@@ -212,7 +213,7 @@ def fill(job: Job) -> Failure | None:
             part.mkdir()
             with _said_when_full(part):
                 job.task.find()(part, dict(job.needs), **job.kwargs)
-                write_json(part / "piece.json", {"key": job.key, "fingerprint": job.fingerprint})
+                write_json(part / "piece.json", {"key": job.key, **job.record})
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         if isinstance(error, OSError) and error.errno in FULL:

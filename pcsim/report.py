@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,14 @@ def _run(run: Run, prefix: str) -> dict[str, Any]:
     }
 
 
+def _kept(kept: Mapping[str, str]) -> str:
+    """Say how many pieces older sources made; `provenance.json` names each."""
+    if not kept:
+        return ""
+    makers = ", ".join(sorted({sha[:16] for sha in kept.values()}))
+    return f"{len(kept)}, made by other sources than these (sha256 {makers})"
+
+
 def _counted(verdicts: Sequence[Verdict]) -> dict[str, int]:
     counts = {name: sum(one.verdict == name for one in verdicts) for name in VERDICTS}
     return {name: n for name, n in counts.items() if n}
@@ -188,6 +196,7 @@ def _provenance(run: Run) -> list[tuple[str, str]]:
         "Packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
         "Seeds": ", ".join(map(str, run.settings["seeds"])),
         "Scale": run.scale,
+        "Kept pieces": _kept(record.get("kept") or {}),
     }
     settings = {k: v for k, v in run.settings.items() if k not in ("seeds", "scale")}
     lines |= {f"Setting {name}": plain(value) for name, value in settings.items()}

@@ -260,7 +260,7 @@ class _Cluster:
 
     def _hand_out(self, job: Job, own: dict[str, str], attempt: int) -> None:
         needs = [self._sent(key) for key in job.needs]
-        name = f"pcsim-{job.key}-{job.fingerprint[:16]}-{attempt}"
+        name = f"pcsim-{job.key}-{job.record['fingerprint'][:16]}-{attempt}"
         future = self.client.submit(
             carry_out, Order.of(job, own), *needs, key=name, priority=job.weight, pure=False
         )

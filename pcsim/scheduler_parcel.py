@@ -83,7 +83,8 @@ class Order:
     kwargs: Mapping[str, Any]
     needs: tuple[tuple[str, str], ...]
     """Key and name of the folder of every piece that is needed, relative to all pieces."""
-    fingerprint: str
+    record: Mapping[str, str]
+    """What is written of the piece beside its key."""
     sources: tuple[tuple[str, str], ...]
     """Path and sha256 of every file that the worker must have."""
     facts: Mapping[str, str]
@@ -93,7 +94,7 @@ class Order:
         """Return the order for a job of a run whose `facts` are `own`."""
         sources = tuple((file, file_digest(file)) for file in job.sources)
         needs = tuple((key, _place(key, folder.name)) for key, folder in job.needs.items())
-        return cls(job.key, job.task, job.kwargs, needs, job.fingerprint, sources, own)
+        return cls(job.key, job.task, job.kwargs, needs, job.record, sources, own)
 
 
 def _place(key: str, name: str) -> str:
@@ -151,9 +152,9 @@ def carry_out(order: Order, *needs: Parcel) -> Answer:
                 key=order.key,
                 task=_own_name(order),
                 kwargs=order.kwargs,
-                folder=root / f"{order.key}@{order.fingerprint[:8]}",
+                folder=root / f"{order.key}@{order.record['fingerprint'][:8]}",
                 needs=folders,
-                fingerprint=order.fingerprint,
+                record=order.record,
             )
             failure = fill(job)
             parcel = None if failure else Parcel.of(job.folder)

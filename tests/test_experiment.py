@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pcsim import experiment_folder
 from pcsim.experiment import Experiment, Piece, open_run, run_experiment
 from pcsim.pool import TaskName
-from pcsim.storage import write_text
+from pcsim.storage import read_json, write_text
 
 
 def count(folder: Path, needs, *, log: str, value: int, fail: bool = False) -> None:
@@ -131,10 +131,43 @@ def test_changed_settings_run_anew_what_depends_on_them(tmp_path, log):
 
 def test_changed_source_runs_everything_anew(tmp_path, log, monkeypatch):
     one = run_experiment(experiment(chain(log)), out=tmp_path / "run", workers=0)
-    monkeypatch.setattr("pcsim.experiment.source_fingerprint", lambda: "other")
+    monkeypatch.setattr("pcsim.experiment_marks.source_fingerprint", lambda: "other")
     other = run_experiment(experiment(chain(log)), out=tmp_path / "run", workers=0)
     assert computed(log) == 8
     assert not set(one.pieces.values()) & set(other.pieces.values())
+
+
+def test_kept_pieces_outlive_changed_sources(tmp_path, log, monkeypatch):
+    def run(**arguments):
+        made = experiment(chain(log))
+        return run_experiment(made, out=tmp_path / "run", **{"workers": 0, **arguments})
+
+    one = run()
+    maker = read_json(one.piece("a/0") / "piece.json")["source_sha256"]
+    monkeypatch.setattr("pcsim.experiment_marks.source_fingerprint", lambda: "other")
+    other = run(keep=["a/*"])
+    assert computed(log) == 6  # what adds to them is run anew
+    assert [other.piece(f"a/{seed}") for seed in (0, 1)] == [one.piece("a/0"), one.piece("a/1")]
+    assert read_json(other.folder / "provenance.json")["kept"] == {"a/0": maker, "a/1": maker}
+    run(keep=["a/*"])
+    assert computed(log) == 6
+    run(settings={"step": 5}, keep=["a*"])
+    assert computed(log) == 8  # another setting is another question
+    fresh = run()
+    assert computed(log) == 12
+    assert read_json(fresh.folder / "provenance.json")["kept"] == {}
+
+
+def test_of_several_older_pieces_the_newest_is_kept(tmp_path, log, monkeypatch):
+    for place, sources in enumerate(("first", "second")):
+        monkeypatch.setattr("pcsim.experiment_marks.source_fingerprint", lambda s=sources: s)
+        run = run_experiment(experiment(chain(log)), out=tmp_path / "run", workers=0)
+        for path in run.pieces.values():
+            os.utime(path / "piece.json", (1e9 + place, 1e9 + place))
+    monkeypatch.setattr("pcsim.experiment_marks.source_fingerprint", lambda: "third")
+    again = run_experiment(experiment(chain(log)), out=tmp_path / "run", workers=0, keep=["*"])
+    assert computed(log) == 8
+    assert set(read_json(again.folder / "provenance.json")["kept"].values()) == {"second"}
 
 
 def test_changed_file_of_the_user_runs_its_pieces_anew(tmp_path, log):
@@ -270,6 +303,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, log):
         ({"seeds": [-1]}, "not below 0"),
         ({"workers": -1}, "workers -1"),
         ({"only": "ad/*"}, "'ad/\\*', which fits none"),
+        ({"keep": ["a/*", "ad/*"]}, "keep 'ad/\\*', which fits none"),
     ],
 )
 def test_unlawful_arguments_are_refused(tmp_path, log, arguments, words):

@@ -39,7 +39,7 @@ def job(tmp_path) -> Job:
         kwargs={"text": "two"},
         folder=tmp_path / "pieces" / "b" / "0@22222222",
         needs={"a/0": need},
-        fingerprint=fingerprint("b"),
+        record={"fingerprint": fingerprint("b")},
         sources=(str(Path(__file__).resolve()),),
     )
 

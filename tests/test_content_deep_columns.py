@@ -256,11 +256,11 @@ def test_a_direct_network_learns_nothing_from_the_data_of_others(rng):
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     exact, _ = linear(generator)
     model = exact.model().requires_grad_(False)
-    z = torch.randn(1000, 2, generator=generator, dtype=torch.float64) / 0.7**0.5
+    z = torch.randn(2000, 2, generator=generator, dtype=torch.float64) / 0.7**0.5
     x = z @ exact.weights[0].T
     x = x + 0.5 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
     settings = TrainingSettings(
-        n_epochs=16, learning_rate=3e-2, learning_rate_decay=0.75, batch_size=50,
+        n_epochs=30, learning_rate=2e-2, learning_rate_decay=0.85, batch_size=50,
         precision="float64", device="cpu",
     )  # fmt: skip
     own, misled = (Direct(model, widths=((),)) for _ in range(2))

@@ -223,6 +223,8 @@ def test_a_race_is_against_the_best_there_is(rng):
     assert len(search) == 8
     found = raced(model, x, starts, {}, steps, n_iterations=6, n_samples=400)
     assert found.shape == (2, 2, 7, 5)
+    short = raced(model, x, {"cold": starts["cold"]}, {}, steps, n_iterations=3, n_samples=400)
+    np.testing.assert_array_equal(short[:, 0], found[:, 0, :4])  # a longer race begins alike
     left = (found.mean(-1) - best.mean()) / (found[..., :1, :].mean(-1) - best.mean())
     assert (left[:, 0, -1] < 0.1).all()
 

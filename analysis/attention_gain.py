@@ -11,7 +11,7 @@ import xarray as xr
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.measures import half_width
 from pcsim.model import Model
-from pcsim.protocols import fitted_units
+from pcsim.protocols import by_scale, fitted_units
 from pcsim.protocols.attention import (
     AttentionControl,
     attend,
@@ -211,7 +211,8 @@ HYPOTHESIS = Hypothesis(
         "wide, 0.4 s, two phases in quadrature, less the response to a blank: 12 orientations at "
         "25 and 50 % contrast, contrasts of 6 to 100 %; 0-0.1 s (transient) and 0.3-0.4 s (rest). "
         "Contrast against response gain also with a field of 0.15 degrees on gratings that fill "
-        "the visual field. Included: peak above 5 % of the 95th percentile."
+        "the visual field. At most "
+        f"{by_scale(MOST_UNITS, 'units')}. Included: peak above 5 % of the 95th percentile."
     ),
     statistic=(
         "Amplitude ratio, attended to not, of the weighted errors' orientation tuning (largest "

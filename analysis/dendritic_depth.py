@@ -13,6 +13,7 @@ from pcsim.brian_dendrite import DendriticNeuron
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.measures import cross_validated_r2, fit_point_neuron, fit_two_layer
 from pcsim.model import Model, lesion
+from pcsim.protocols import by_scale
 from pcsim.protocols.synapses import complementary_patterns, random_patterns, synaptic_drive
 from pcsim.responses import select
 
@@ -160,9 +161,9 @@ HYPOTHESIS = Hypothesis(
     ),
     family="cell",
     protocol=(
-        "Patterns of 5 to 50 active synapses (30 spikes/s each), from dispersed to clustered on "
-        "few branches, 0.6 s each; rate from 0.1 s on. The exclusive or in complementary code, 1 "
-        "to 8 synapses a line and branch, four repeats."
+        f"{by_scale(N_PATTERNS)} patterns of 5 to 50 active synapses (30 spikes/s each), from "
+        "dispersed to clustered on few branches, 0.6 s each; rate from 0.1 s on. The exclusive or "
+        "in complementary code, 1 to 8 synapses a line and branch, four repeats."
     ),
     statistic=(
         "R2 on left-out patterns (5 folds) of the two-layer fit minus that of the point-neuron "

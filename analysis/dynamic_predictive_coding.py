@@ -10,7 +10,7 @@ import xarray as xr
 
 from pcsim.hypothesis import Control, Hypothesis, Reference
 from pcsim.model import Model, lesion
-from pcsim.protocols import first_level, respond, signal_role, visual_field
+from pcsim.protocols import by_scale, first_level, respond, signal_role, visual_field
 from pcsim.responses import select
 from pcsim.stimuli import PATTERNS, pattern_amplitudes, pattern_flicker
 
@@ -149,7 +149,7 @@ HYPOTHESIS = Hypothesis(
         "12 s of full-field or of checkerboard flicker (checks of 0.25 degrees, new Gaussian "
         "amplitude every 30 ms, equal mean and equal variance of 30 % contrast at each pixel), "
         "then 1.5 s of white flicker of the four patterns that repeat every two checks; the same "
-        "probes after both."
+        f"probes after both. {by_scale(N_SEQUENCES, 'sequences')} each."
     ),
     statistic=(
         "N = (novel - familiar) / (novel + familiar), with sensitivities (norm of the linear "

@@ -16,9 +16,12 @@ from pcsim.hypothesis import (
     Requirement,
     expectation_table,
 )
+from pcsim.protocols import by_scale
 from pcsim.protocols.flow import lacks_flow
 from pcsim.protocols.mismatch import (
     MOMENTS,
+    N_HALTS,
+    N_REPLAYS,
     PARTS,
     mismatch_correlation,
     mismatch_evidence,
@@ -109,7 +112,9 @@ HYPOTHESIS = Hypothesis(
     ),
     family="temporal",
     protocol=(
-        "That of H26: flow halted for 1 s while the animal runs, and flow replayed in open loop; "
+        "That of H26: flow halted for 1 s while the animal runs "
+        f"({by_scale(N_HALTS, 'trials')}), and flow replayed in open loop "
+        f"({by_scale(N_REPLAYS, 'trials')}); "
         "R_MM = correlation over units of the mismatch response with c_m - c_v."
     ),
     statistic=(

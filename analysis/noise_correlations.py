@@ -12,7 +12,15 @@ from pcsim.hypothesis import Control, Hypothesis, Means, Reference, expectation_
 from pcsim.measures import noise_correlation, rectified, signal_correlation
 from pcsim.model import Model, lesion
 from pcsim.neural import bin_spikes, spikes_from_rates
-from pcsim.protocols import Altered, alteration, lacks, respond, signal_role, visual_field
+from pcsim.protocols import (
+    Altered,
+    alteration,
+    by_scale,
+    lacks,
+    respond,
+    signal_role,
+    visual_field,
+)
 from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
 
@@ -186,12 +194,14 @@ HYPOTHESIS = Hypothesis(
     ),
     family="V1",
     protocol=(
-        "12 natural patches (full: 44), 50 repeats of 0.2 s, each with white noise of 0.05 in "
+        f"{by_scale(N_CONDITIONS, 'natural patches')}, {N_REPEATS} repeats of 0.2 s, each with "
+        f"white noise of {INPUT_NOISE} in "
         "luminance on its pixels; in circuits that have noise of their own, that too. The positive "
         "part of each rate is that of a Poisson neuron, at 6.6 Hz on average over the population "
         "(the mean of the recordings); spikes are counted in 0.2 s. Conditions in which a cell "
         "never varies are left out of its pairs. Units with at least 5 % of the 95th percentile of "
-        "mean counts."
+        "mean counts, of at most "
+        f"{by_scale(MOST_UNITS)} drawn at random."
     ),
     statistic=(
         "Correlation over pairs of noise correlation with signal correlation, by the jackknife "
@@ -233,6 +243,16 @@ HYPOTHESIS = Hypothesis(
             statement="Filters that see the same noise share it where they overlap; none predicts.",
             variant="LN",
         ),
+    ),
+    departures=(
+        f"{by_scale(N_CONDITIONS, 'natural patches')}, not the 220 frames of the recordings.",
+        "The effect of precision on shared variability is not measured.",
+        "Sizes of both noises, on pixels and on units, are ours; models whose posterior is not "
+        "drawn from have no noise but these.",
+        "Estimates are judged (battery: errors too); models without latents by what they have.",
+        "The mean noise correlation is measured and not judged; it follows from the sizes of the "
+        "noise. Natural and unnatural images are not compared.",
+        "Every model fires at the mean rate of the recordings, its units at their share of it.",
     ),
     expectations={
         **expectation_table()["H20"],

@@ -14,7 +14,7 @@ import xarray as xr
 
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.model import Model, lesion
-from pcsim.protocols import first_level, preferences, respond, signal_role, visual_field
+from pcsim.protocols import by_scale, first_level, preferences, respond, signal_role, visual_field
 from pcsim.responses import select
 from pcsim.stimuli import jittered_gratings, white_noise
 
@@ -182,7 +182,7 @@ HYPOTHESIS = Hypothesis(
         "mapped with noise) and in the rest of the field, 20 sigma wide in the retinal circuit and "
         "as wide as the field allows in others. Every 16 ms both step by a twentieth of a "
         "period along one line: a random walk, the same in both (global) or one each "
-        "(differential); 8 directions, 4 phases, 2.4 s."
+        f"(differential); 8 directions, 4 phases, {by_scale(N_FRAMES, 'steps')}."
     ),
     statistic=(
         "OMSI = (R_diff - R_glob) / (R_diff + R_glob), R the mean size of the response after "

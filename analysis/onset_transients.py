@@ -18,7 +18,7 @@ from pcsim.hypothesis import (
 )
 from pcsim.measures import transience_index
 from pcsim.model import Model, lesion
-from pcsim.protocols import lacks, respond, roles_at, signal_role, visual_field
+from pcsim.protocols import by_scale, lacks, respond, roles_at, signal_role, visual_field
 from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
 
@@ -174,10 +174,11 @@ HYPOTHESIS = Hypothesis(
     ),
     family="V1",
     protocol=(
-        "16 natural patches on for 0.3 s, then grey (0.2 s in the macaque, but models without a "
-        "retina are some 40 ms ahead, and the sustained window must end before the image); the "
-        "same patches for 0.3 s between their negatives. |rate| averaged over patches. Units are "
-        "included if their peak exceeds 5 % of the population's 95th percentile."
+        f"{by_scale(N_IMAGES, 'natural patches')} on for 0.3 s, then grey (0.2 s in the macaque, "
+        "but models without a retina are some 40 ms ahead, and the sustained window must end "
+        "before the image); the same patches for 0.3 s between their negatives. |rate| averaged "
+        "over patches. Units are included if their peak exceeds 5 % of the population's 95th "
+        "percentile."
     ),
     statistic=(
         "TI = (peak - sustained) / (peak + |sustained|): the peak up to 120 ms, the mean of 150 to "

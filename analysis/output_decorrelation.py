@@ -18,7 +18,16 @@ from pcsim.hypothesis import (
     expectation_table,
 )
 from pcsim.model import Model
-from pcsim.protocols import OUTPUTS, StandIn, blank, first_level, respond, signal_role, visual_field
+from pcsim.protocols import (
+    OUTPUTS,
+    StandIn,
+    blank,
+    by_scale,
+    first_level,
+    respond,
+    signal_role,
+    visual_field,
+)
 from pcsim.responses import make_responses
 from pcsim.stimuli import natural_patches
 
@@ -214,10 +223,11 @@ HYPOTHESIS = Hypothesis(
     ),
     family="retina",
     protocol=(
-        "400 natural patches, 0.2 s each, response at their end. Units within 0.3 degrees of the "
-        "centre, one a pixel, beside the pixels at the same places, so that distances are equal. "
-        "Stages: pixels, the signed response, the response half-wave rectified (an on cell); of "
-        "models that send rates without a sign the linear stage is not visible."
+        f"{by_scale(N_IMAGES, 'natural patches')}, 0.2 s each, response at their end. Units within "
+        "0.3 degrees of the centre, one a pixel, beside the pixels at the same places, so that "
+        "distances are equal. Stages: pixels, the signed response, the response half-wave "
+        "rectified (an on cell); of models that send rates without a sign the linear stage is not "
+        "visible."
     ),
     statistic=(
         "D = 1 - |r| of the rectified outputs / |r| of the pixels, |r| the root mean square "

@@ -17,7 +17,7 @@ from pcsim.hypothesis import (
     expectation_table,
 )
 from pcsim.model import Model
-from pcsim.protocols import lacks, respond, signal_role, visual_field, window_mean
+from pcsim.protocols import by_scale, lacks, respond, signal_role, visual_field, window_mean
 from pcsim.stimuli import gratings
 
 if TYPE_CHECKING:
@@ -184,9 +184,10 @@ HYPOTHESIS = Hypothesis(
     ),
     family="V1",
     protocol=(
-        "Gratings of 2 cycles per degree and 6, 12, 25 and 50 % contrast that fill the field, 6 "
-        "orientations, 4 phases, and plaids of the orthogonal ones in all 16 combinations of "
-        "phases, 0.3 s; plaids of 50 and 12 %. Rates from 0.15 s on, with their sign, less that "
+        "Gratings of 2 cycles per degree and 6, 12, 25 and 50 % contrast that fill the field, "
+        f"{by_scale(N_ORIENTATIONS, 'orientations')}, 4 phases, and plaids of the "
+        "orthogonal ones in all 16 combinations of phases, 0.3 s; plaids of 50 "
+        "and 12 %. Rates from 0.15 s on, with their sign, less that "
         "to grey. Each plaid is compared with its own gratings at the same phases, so that a "
         "linear unit has a weight of 1 exactly."
     ),
@@ -233,6 +234,16 @@ HYPOTHESIS = Hypothesis(
             statement="Static filters with a rectifier lose what cancels, and average nothing.",
             variant="LN",
         ),
+    ),
+    departures=(
+        "The battery asks for estimates and errors; one of the two is judged, errors where a "
+        "model has them.",
+        "Gratings stand still at four phases, and rates keep their sign; recorded were spikes, "
+        "which have none.",
+        "Weights of unequal contrasts are measured and not judged.",
+        "That 6 % alone must average is not in the battery; it was added after a verdict had been "
+        "seen.",
+        "One spatial frequency for all units, not each unit's own.",
     ),
     expectations={
         **expectation_table()["H15"],

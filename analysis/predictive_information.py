@@ -22,6 +22,7 @@ from pcsim.model import Model
 from pcsim.protocols import (
     OUTPUTS,
     StandIn,
+    by_scale,
     first_level,
     recording,
     respond,
@@ -244,7 +245,9 @@ HYPOTHESIS = Hypothesis(
         "standard deviation an eighth of the field; the motion is remembered) at 60 frames a "
         "second. Words of 5 cells drawn at random, spiking independently in bins of a frame with "
         "the rates of the model, every cell with 0.1 spikes a bin in the mean; signed units are "
-        "two cells. Past: all frames up to the word. Future: all frames after it."
+        "two cells. Past: all frames up to the word. Future: all frames after it. "
+        f"{by_scale(N_TRIALS, 'trials')} of {N_FRAMES / 60:g} s, the first {N_SKIP / 60:g} s left "
+        f"out; {N_GROUPS} groups."
     ),
     statistic=(
         "Mean over groups of I(word; future), over the mean of the bound at their I(word; past). "
@@ -280,6 +283,18 @@ HYPOTHESIS = Hypothesis(
             transform=delayed,
         ),
     ),
+    departures=(
+        "Groups have 5 cells (battery: 4 to 7) and are drawn at random, not chosen for what they "
+        "say: the source counts cells that take part in some good group.",
+        "No spikes are recorded: the chance of every word is computed from the model's rates, with "
+        "cells independent given the stimulus.",
+        "All cells have the same mean rate, 6 spikes/s, whatever their own; it is not measured.",
+        "The share is taken at each group's own information about the past, not at a fixed one.",
+        "The future is the next position and the step after it in 40 bins, so that its information "
+        "is a lower estimate.",
+        "The delayed control is one static model for all columns.",
+    ),
+    remembered=("Damping, frequency and spread of the bar's motion.",),
     expectations={
         **expectation_table()["H08"],
         **dict.fromkeys(("RETINA", "LGN", "HOSOYA", "PATH", "JB"), "?"),

@@ -19,7 +19,14 @@ from pcsim.hypothesis import (
 )
 from pcsim.measures import fit_gabor
 from pcsim.model import Learner, Model
-from pcsim.protocols import ImageFunction, lacks, map_fields, signal_role, visual_field
+from pcsim.protocols import (
+    ImageFunction,
+    by_scale,
+    lacks,
+    map_fields,
+    signal_role,
+    visual_field,
+)
 from pcsim.roster import training_stimulus
 from pcsim.stimuli import natural_patches
 
@@ -57,6 +64,17 @@ def observed() -> Any:
     """Return the share of macaque cells below each inner edge, (11,)."""
     counts = np.sum(list(COUNTS.values()), axis=0)
     return np.cumsum(counts)[:-1] / counts.sum()
+
+
+def least_like() -> tuple[str, float]:
+    """Return which of the published groups of cells is least like all cells, and how like.
+
+    The similarity does not depend on the number of units of a model.
+    """
+    share = {name: np.cumsum(counts)[:-1] / np.sum(counts) for name, counts in COUNTS.items()}
+    alike = {name: 1.0 - float(np.abs(one - observed()).max()) for name, one in share.items()}
+    name = min(alike, key=alike.__getitem__)
+    return name, alike[name]
 
 
 def missing(model: Model) -> str:
@@ -201,8 +219,9 @@ HYPOTHESIS = Hypothesis(
     family="V1",
     protocol=(
         "Least-squares receptive fields from 2000 images of Gaussian noise, 24 by 24 pixels in the "
-        "middle of the field, of up to 24 units within 0.3 degrees of the centre; Gabor functions "
-        "fitted to each. A fit is good if it explains 70 % of the energy."
+        f"middle of the field, of up to {by_scale(MOST_UNITS, 'units')} within {NEAR} degrees of "
+        "the centre; Gabor functions fitted to each. A fit is good if it explains 70 % of the "
+        "energy."
     ),
     statistic=(
         "1 less the Kolmogorov-Smirnov distance, at the edges of the published histogram, between "
@@ -221,12 +240,14 @@ HYPOTHESIS = Hypothesis(
     null=HALF,
     direction=1,
     reference=Reference(
-        interval=(0.72, 1.0),
+        interval=(least_like()[1], 1.0),
         status="computed",
         source=(
             "Peak spatial frequency of 363 cells of macaque V1 (De Valois, Albrecht & Thorell "
-            "1982, Vision Res. 22:545), as transcribed in Brain-Score's marques2020 data. 24 cells "
-            "drawn from it lie within a distance of 1.36 / sqrt(24) = 0.28 in 19 of 20 cases. "
+            "1982, Vision Res. 22:545), as transcribed in Brain-Score's marques2020 data. The "
+            "least like all of them of its four groups are the cells called "
+            f"'{least_like()[0]}', with {least_like()[1]:.2f}: a model may differ from V1 as much "
+            "as parts of V1 do. "
             "Macaque simple cells lie near one family of widths, with fewer subfields than sparse "
             "coding predicts and with blobs, which it lacks (Ringach 2002, J. Neurophysiol. "
             "88:455)."
@@ -262,6 +283,22 @@ HYPOTHESIS = Hypothesis(
             variant="RB-untr",
         ),
     ),
+    departures=(
+        "Fields are measured with noise in the units that are judged; feed-forward weights are not "
+        "read, and no gratings drift, so that there is no selectivity for orientation or "
+        "direction to compare.",
+        "Of the distributions only that of peak spatial frequency is compared: neither preferred "
+        "orientation nor bandwidth, and even and odd phases are recorded and not tested.",
+        "Widths are judged by the share of blobs alone; the published points are not at hand.",
+        "A peak frequency is that of the fitted Gabor function, not of a tuning curve, and in "
+        "cycles per degree it rests on the convention of 16 pixels a degree.",
+        "Circuits learn from their own training images, not from 16 by 16 patches in 10,000 to "
+        "20,000 updates.",
+        "Few units are unlike V1 by chance alone: n cells drawn from V1 itself have a mean "
+        "similarity of 1 - 0.87 / sqrt(n) or, at the edges of a histogram, a little more. It makes "
+        "the test harder, most at quick scale.",
+    ),
+    version=2,
     expectations={
         **expectation_table()["H09"],
         "RB-gauss": "-",

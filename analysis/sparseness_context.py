@@ -11,7 +11,15 @@ import xarray as xr
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, expectation_table
 from pcsim.measures import half_max_share, rectified, treves_rolls
 from pcsim.model import Model, lesion
-from pcsim.protocols import fitted_units, lacks, respond, roles_at, signal_role, visual_field
+from pcsim.protocols import (
+    by_scale,
+    fitted_units,
+    lacks,
+    respond,
+    roles_at,
+    signal_role,
+    visual_field,
+)
 from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
 
@@ -24,8 +32,8 @@ LEVEL = 1
 ESTIMATES = ("latent", "output", "error")
 MASKS = (1, 2, 3, 4)
 """Diameters in classical receptive fields, each four sigma of the energy of the mapped field."""
-N_IMAGES = {"quick": 250, "full": 750}
-N_SHARE = {"quick": 250, "full": 2250}
+N_IMAGES = {"quick": 500, "full": 750}
+N_SHARE = {"quick": 500, "full": 2250}
 """Images under the largest mask; the recordings had 2250, on which the half-max share depends."""
 BLEND = 0.2
 """Outer share of the radius over which a mask fades to grey, as a raised cosine."""
@@ -147,8 +155,9 @@ HYPOTHESIS = Hypothesis(
     ),
     family="V1",
     protocol=(
-        "250 natural patches for 0.2 s through discs of 1, 2, 3 and 4 classical receptive fields "
-        "(the median over central units of four sigma of their energy), which fade to grey over "
+        f"{by_scale(N_IMAGES, 'natural patches')} for 0.2 s through discs of 1, 2, 3 and 4 "
+        f"classical receptive fields ({by_scale(N_SHARE)} patches through the largest; the "
+        "median over central units of four sigma of their energy), which fade to grey over "
         "the outer fifth of their radius and end where the field ends. The positive part of each "
         "rate is that of a cell. Central units that under every mask reach 5 % of the 95th "
         "percentile of peaks."
@@ -156,7 +165,8 @@ HYPOTHESIS = Hypothesis(
     statistic=(
         "Slope over masks of the lifetime sparseness (1 - a) / (1 - 1/n), a = mean(r)^2 / "
         "mean(r^2), for each receptive field of diameter. Beside it, not judged: the slope in "
-        "errors, and the share of units above half of their largest response."
+        "errors, and the share of units above half of their largest response under the largest "
+        "disc."
     ),
     signal="latent units of level 1 (output or error units of models without them)",
     falsified_if="The slope is not above 0, or is there without feedback.",
@@ -167,6 +177,7 @@ HYPOTHESIS = Hypothesis(
     combine=growth,
     null=0.0,
     direction=1,
+    version=2,
     reference=Reference(
         status="read",
         source=(
@@ -187,6 +198,15 @@ HYPOTHESIS = Hypothesis(
             statement="Without feedback the context beyond the filter is not explained away.",
             transform=lambda model, seed: lesion(model, feedback_gain=0.0),
         ),
+    ),
+    departures=(
+        "Patches stand still for 0.2 s; the recordings of context followed the eye over scenes.",
+        "The share above half of the largest response depends on the number of images: only at "
+        "full scale, with 2250 as recorded, can it be put beside the published one, and it is "
+        "not judged.",
+        "The battery asks for the slope of errors as well; it is measured and not judged.",
+        "Information per spike and efficiency, which grew with context, are not measured.",
+        "Discs end where the visual field ends, so that large ones may be cut.",
     ),
     expectations={
         **expectation_table()["H17"],

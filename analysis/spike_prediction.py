@@ -20,7 +20,15 @@ from pcsim.neural import (
     locust_receptor_rokem_2006,
     recording_folder,
 )
-from pcsim.protocols import StandIn, first_level, recording, respond, signal_role, visual_field
+from pcsim.protocols import (
+    StandIn,
+    by_scale,
+    first_level,
+    recording,
+    respond,
+    signal_role,
+    visual_field,
+)
 from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
 
@@ -36,6 +44,7 @@ SHARE: Mapping[str, Mapping[str, float]] = {
     "full": {"cat LGN": 1.0, "fly H1": 0.2, "locust receptor": 1.0},
 }
 """Of each recording, from its start."""
+USED = {k: ", ".join(f"{100 * one:g} %" for one in some.values()) for k, some in SHARE.items()}
 MEMORY: Mapping[str, tuple[int, int]] = {
     "cat LGN": (7, 7), "fly H1": (25, 13), "locust receptor": (20, 20),
 }  # fmt: skip
@@ -280,7 +289,8 @@ HYPOTHESIS = Hypothesis(
         "number sets the contrast of a natural patch, as the models have neither ears nor wings. "
         "Poisson regression on the past 0.11, 0.1 and 0.02 s of 9 units around the middle, or of "
         "the 4 leading components of all units; on 9 checks or on the number itself for the "
-        "stimulus. Five contiguous folds, penalty chosen within the training data."
+        "stimulus. Five contiguous folds, penalty chosen within the training data. Of the three "
+        f"recordings the first {by_scale(USED)} are used."
     ),
     statistic=(
         "Cross-validated bits a spike from the model's signal minus those from the stimulus, mean "

@@ -12,7 +12,7 @@ import xarray as xr
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.measures import power_spectrum, spectral_slope, spectral_variation
 from pcsim.model import Learner, Model
-from pcsim.protocols import StandIn, first_level, respond, signal_role, visual_field
+from pcsim.protocols import StandIn, by_scale, first_level, respond, signal_role, visual_field
 from pcsim.responses import make_responses, select
 from pcsim.roster import training_stimulus
 from pcsim.stimuli import natural_sequences
@@ -149,9 +149,9 @@ HYPOTHESIS = Hypothesis(
     ),
     family="retina",
     protocol=(
-        "Drift and saccades of a simulated eye over natural photographs, 5 s at 125 frames per "
-        "second, the "
-        "first second left out; Gaussian white noise of the same mean and variance."
+        f"{by_scale(N_SEQUENCES, 'sequences')} of the drift and saccades of a simulated eye over "
+        "natural photographs, 5 s at 125 frames per second, the first second left out; Gaussian "
+        "white noise of the same mean and variance."
     ),
     statistic=(
         "V = standard deviation over mean of the power from 3 to 15 Hz (Welch, 1 s segments), "

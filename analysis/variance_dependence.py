@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.model import Model
-from pcsim.protocols import StandIn, blank, lacks, respond, signal_role, visual_field
+from pcsim.protocols import StandIn, blank, by_scale, lacks, respond, signal_role, visual_field
 from pcsim.stimuli import natural_patches
 from pcsim.stimulus import stimulus_array
 from pcsim.whitening import Whitening
@@ -219,10 +219,11 @@ HYPOTHESIS = Hypothesis(
     ),
     family="V1",
     protocol=(
-        "500 natural patches and their negatives for 0.4 s, at full contrast and at a thousandth "
-        "of it, where a smooth model is a power of a linear filter; Gaussian images of the same "
-        "covariance (phases scrambled over the ensemble) at the low contrast. Pairs of units "
-        "within 0.3 degrees whose filters correlate by less than 0.2 on the Gaussian images."
+        f"{by_scale(N_IMAGES, 'natural patches')} and their negatives for 0.4 s, at full contrast "
+        "and at a thousandth of it, where a smooth model is a power of a linear filter; Gaussian "
+        "images of the same covariance (phases scrambled over the ensemble) at the low contrast. "
+        "Pairs of units within 0.3 degrees whose filters correlate by less than 0.2 on the "
+        "Gaussian images."
     ),
     statistic=(
         "1 - out / in, the mean over pairs of Spearman's correlation of the sizes of responses "

@@ -9,9 +9,12 @@ import numpy as np
 import xarray as xr
 
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
+from pcsim.protocols import by_scale
 from pcsim.protocols.flow import lacks_flow
 from pcsim.protocols.mismatch import (
     MOMENTS,
+    N_HALTS,
+    N_REPLAYS,
     mismatch_correlation,
     mismatch_evidence,
     replica_correlations,
@@ -86,8 +89,9 @@ HYPOTHESIS = Hypothesis(
     ),
     family="temporal",
     protocol=(
-        "Virtual corridor. Flow halted for 1 s while the animal runs (24 trials); flow of other "
-        "trials replayed in open loop (12 trials of 10 s); flow onset at rest. MM = mean rate "
+        "Virtual corridor. Flow halted for 1 s while the animal runs "
+        f"({by_scale(N_HALTS, 'trials')}); flow of other trials replayed in open loop "
+        f"({by_scale(N_REPLAYS, 'trials')} of 10 s); flow onset at rest. MM = mean rate "
         "during the halt less that of the 0.5 s before; c_m, c_v = correlations of the rate with "
         "running and with flow in open loop. Included: rate varies by more than 5 % of the 95th "
         "percentile."

@@ -150,8 +150,36 @@ class VariationalAutoencoder:
 
     def fit(self, stimulus: xr.DataArray, *, seed: int = 0) -> VariationalAutoencoder:
         """Learn from images, filtered and scaled to unit variance at the window's centre."""
-        from pcsim.deep.arms import examples
         from pcsim.deep.column import arrays
+
+        model, inference = self._pair(seed)
+        self._learn(model, inference, stimulus, seed)
+        return replace(self, weights=arrays({"model": model, "inference": inference}))
+
+    def misled(self, stimulus: xr.DataArray, *, seed: int = 0) -> Any:
+        """Return a new inference, in float64, that learned on this model from others' errors.
+
+        The generative model stays. Each image's estimate is updated by the errors of another
+        (direct inference: is that of another image), so that nothing but what all images share
+        can be learned.
+        """
+        from pcsim.deep.column import with_arrays
+        from pcsim.deep.transport import ShuffledData, ShuffledErrors
+
+        model, own = self._pair(0)
+        with_arrays({"model": model, "inference": own}, self.weights)
+        _, inference = self._pair(seed)
+        if self.inference == "direct":
+            self._learn(model.requires_grad_(False), ShuffledData(inference), stimulus, seed)
+            return inference.double()
+        plain, inference.encoding = inference.encoding, ShuffledErrors(inference.encoding)
+        self._learn(model.requires_grad_(False), inference, stimulus, seed)
+        inference.encoding = plain
+        return inference.double()
+
+    def _learn(self, model: Any, inference: Any, stimulus: xr.DataArray, seed: int) -> None:
+        """Train a model and its inference in place, or what of them may change."""
+        from pcsim.deep.arms import examples
         from pcsim.deep.training import TrainingSettings, train
 
         x = self.prepare(stimulus).reshape(-1, PATCH[0] * PATCH[1])
@@ -160,9 +188,7 @@ class VariationalAutoencoder:
             n_epochs=N_EPOCHS, learning_rate=1e-3, learning_rate_decay=0.8, batch_size=64,
             largest_gradient=100.0, seed=seed, device="cpu",
         )  # fmt: skip
-        model, inference = self._pair(seed)
         train(model, inference, examples(x), settings, progress=False)
-        return replace(self, weights=arrays({"model": model, "inference": inference}))
 
     def _pair(self, seed: int) -> tuple[Any, Any]:
         """Return a new model and its inference, with the random weights of a seed."""

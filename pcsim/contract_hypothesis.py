@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 from zlib import crc32
 
@@ -19,9 +21,11 @@ from pcsim.model import Learner
 from pcsim.responses import check_responses, make_responses
 from pcsim.verdict import Outcome
 
-__all__ = ["NoiseModel", "false_calls", "hypothesis_laws"]
+__all__ = ["NoiseModel", "false_calls", "hypothesis_laws", "sizes_by_scale"]
 
 TEXTS = ("id", "name", "claim", "family", "protocol", "statistic", "signal")
+NAMES_FULL = re.compile(r"\bfull(:| scale)")
+"""How a protocol names the scale, as in "24 units (full: 64)" or "at full scale"."""
 N_REPLICAS = 3
 N_SPLITS, MOST_CALLS = 20, 5
 """With three replicas an interval is narrow: one call in ten is chance, six of twenty are not."""
@@ -119,6 +123,11 @@ def _text_laws(hypothesis: Hypothesis) -> Iterator[str]:
             yield refusal(where, f"{name} {found!r}", "sentences", advice)
     if hypothesis.version < 1:
         yield refusal(where, f"version {hypothesis.version}", "a version from 1 on", "Count up.")
+    sizes = ", ".join(sizes_by_scale(hypothesis.observe))
+    if sizes and not NAMES_FULL.search(hypothesis.protocol):
+        advice = f"Give the numbers of both: pcsim.protocols.by_scale({sizes.split(', ')[0]})."
+        found = f"a protocol that gives one scale's numbers, though {sizes} has two"
+        yield refusal(where, found, "'(full: ...)' in the protocol", advice)
     for control in hypothesis.controls:
         if not control.name.strip() or not control.statement.strip():
             advice = "Say in a sentence why it must fail."
@@ -128,6 +137,18 @@ def _text_laws(hypothesis: Hypothesis) -> Iterator[str]:
     if not hypothesis.reference.source.strip():
         advice = "Give the paper and the place in it."
         yield refusal(where, "a reference number without a source", "its source", advice)
+
+
+def sizes_by_scale(observe: Callable[..., Any]) -> list[str]:
+    """Return the names of what differs between scales in the file that `observe` stands in."""
+    while isinstance(observe, partial):
+        observe = observe.func
+    names = getattr(observe, "__globals__", {})
+    return [
+        name
+        for name, value in names.items()
+        if isinstance(value, Mapping) and set(value) == set(roster.SCALES)
+    ]
 
 
 def _expectation_laws(hypothesis: Hypothesis) -> Iterator[str]:

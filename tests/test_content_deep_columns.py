@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from pcsim import catalog
 from pcsim.deep.column import held
@@ -15,10 +16,16 @@ from pcsim.deep.inference import Evaluation
 from pcsim.deep.inference_direct import Direct
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.race import lowest, prepared, raced, tuned
-from pcsim.deep.transport import encoder_jacobian, gradient_jacobian, responses_and_forms
+from pcsim.deep.training import TrainingSettings, train
+from pcsim.deep.transport import (
+    ShuffledData,
+    encoder_jacobian,
+    gradient_jacobian,
+    responses_and_forms,
+)
 from pcsim.hypothesis import expectation_table
 from pcsim.model import lesion
-from pcsim.protocols import Untaught, films, inferring, lacks_inference
+from pcsim.protocols import Mistaught, Untaught, films, inferring, lacks_inference
 from pcsim.responses import make_responses
 from pcsim.roster import load_model, save_model, variant
 from pcsim.stimuli import natural_patches
@@ -216,6 +223,8 @@ def test_a_race_is_against_the_best_there_is(rng):
     assert len(search) == 8
     found = raced(model, x, starts, {}, steps, n_iterations=6, n_samples=400)
     assert found.shape == (2, 2, 7, 5)
+    short = raced(model, x, {"cold": starts["cold"]}, {}, steps, n_iterations=3, n_samples=400)
+    np.testing.assert_array_equal(short[:, 0], found[:, 0, :4])  # a longer race begins alike
     left = (found.mean(-1) - best.mean()) / (found[..., :1, :].mean(-1) - best.mean())
     assert (left[:, 0, -1] < 0.1).all()
 
@@ -224,6 +233,85 @@ def test_shares_of_h32_are_those_of_mean_free_energies():
     means = {"cold_start": 10.0, "cold_best": 2.0, "cold_own": 2.4, "cold_damped": 4.0}
     assert few.own_share(means) == pytest.approx(0.95)
     assert few.missed_by("damped")(means) == pytest.approx(0.2)
+
+
+def test_the_curve_of_h32_and_where_it_reaches_95_per_cent():
+    k = np.arange(few.LONGEST + 1)
+    # 1 - G halves, or falls to nine tenths, with each iteration; one lane rises.
+    left = np.stack([0.5**k, 0.9**k, 1.0 + 0.1 * k])
+    best = np.array([2.0, 4.0, 3.0])
+    energy = best + 8.0 * left[:, None, :, None] * np.ones((1, 2, 1, 3))
+    lanes = ["own", "damped", "gradient"]
+    names = {"lane": [*lanes, "momentum", "preconditioned"], "start": list(few.STARTS)}
+    dims = ("lane", "start", "iteration", "unit")
+    seen = few.evidence(xr.DataArray(energy[[0, 1, 2, 2, 2]], dims=dims, coords=names), best)
+    np.testing.assert_allclose(
+        seen["gap_closed"].sel(lane=lanes, start="cold"), 1.0 - left, rtol=0, atol=1e-12
+    )
+    # 0.5^5 = 0.031 and 0.9^29 = 0.047 are the first below 0.05.
+    np.testing.assert_array_equal(seen["k95"].sel(lane=lanes, start="warm"), [5, 29, np.inf])
+    means = {str(name): float(seen[name].mean()) for name in few.HYPOTHESIS.variables}
+    assert few.own_share(means) == pytest.approx(1.0 - 0.5**few.LIMIT)
+
+
+def test_a_direct_network_learns_nothing_from_the_data_of_others(rng):
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    exact, _ = linear(generator)
+    model = exact.model().requires_grad_(False)
+    z = torch.randn(2000, 2, generator=generator, dtype=torch.float64) / 0.7**0.5
+    x = z @ exact.weights[0].T
+    x = x + 0.5 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    settings = TrainingSettings(
+        n_epochs=30, learning_rate=2e-2, learning_rate_decay=0.85, batch_size=50,
+        precision="float64", device="cpu",
+    )  # fmt: skip
+    own, misled = (Direct(model, widths=((),)) for _ in range(2))
+    train(model, own, x, settings, progress=False)
+    train(model, ShuffledData(misled), x, settings, progress=False)
+    # The posterior's mean is (W' Pi W + Lambda)^-1 W' Pi x; without the data it is the prior's.
+    w = exact.weights[0]
+    wanted = torch.linalg.solve(4.0 * w.T @ w + 0.7 * torch.eye(2).double(), 4.0 * w.T)
+    found = [encoder_jacobian(one, model, x[:1])[0] for one in (own, misled)]
+    assert torch.linalg.norm(found[0] - wanted) < 0.1 * torch.linalg.norm(wanted)
+    assert torch.linalg.norm(found[1]) < 0.15 * torch.linalg.norm(wanted)
+
+
+def test_shuffled_data_give_each_the_estimate_of_another():
+    exact, frames = linear(torch.Generator().manual_seed(3))
+    model, x = exact.model(), frames[0]
+    inner = Direct(model, widths=((),))
+    evaluation = Evaluation(generator=torch.Generator().manual_seed(1))
+    (step,) = ShuffledData(inner).steps(model, x, evaluation)
+    mixed, plain = (one.parameters[0].detach() for one in (step.q, inner.posterior(model, x)))
+    assert not torch.equal(mixed, plain)
+    assert sorted(map(tuple, mixed.tolist())) == sorted(map(tuple, plain.tolist()))
+
+
+@pytest.mark.parametrize("kind", ["iterative", "direct"])
+def test_a_misled_network_learns_on_a_model_that_stays(kind, taught, monkeypatch):
+    monkeypatch.setattr(type(VAE), "n_training", {"quick": 3 * 128})
+    control = Mistaught(original=taught[kind], seed=4)
+    found, again = (control.taught("quick") for _ in range(2))
+    state = control.original.deep().model.state_dict()
+    assert all(torch.equal(one, state[name]) for name, one in found.model.state_dict().items())
+    fresh = control.fresh.deep().inference.state_dict()
+    for name, one in found.inference.state_dict().items():
+        assert torch.equal(one, again.inference.state_dict()[name])
+        assert name in fresh
+    assert any(not torch.equal(one, fresh[n]) for n, one in found.inference.state_dict().items())
+    assert type(found.inference) is type(control.original.deep().inference)
+    if kind == "iterative":
+        assert found.inference.encoding == control.original.deep().inference.encoding
+
+
+def test_what_has_no_network_cannot_be_misled():
+    own = inferring(catalog.load("circuits", "rao_ballard_1999").untrained(seed=0))
+    control = Mistaught(original=own, seed=2)
+    assert type(control.taught("quick").inference) is type(own.deep().inference)
+    seen = weights.observe(control, seed=0, scale="quick")
+    means = {str(name): float(seen[name].mean()) for name in seen.data_vars}
+    # Random feedback in 768 dimensions stands at right angles to random feedforward.
+    assert weights.angle_to("transpose")(means) == pytest.approx(90.0, abs=5.0)
 
 
 def test_h32_asks_an_untrained_network_on_the_same_generative_model(taught):

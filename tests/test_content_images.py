@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from scipy.stats import kurtosis
+from scipy.stats import ks_2samp, kurtosis
 
 from pcsim import catalog
 from pcsim.filters import gabor
@@ -106,6 +106,20 @@ def test_similarity_to_the_macaque():
     assert fields.similarity(means(0.7, spike)) == pytest.approx(wanted)
     assert fields.similarity(means(0.0, own)) == 0.0
     assert fields.blob_share(means(0.7, own, blob=0.3)) == pytest.approx(0.3)
+
+
+def test_v1_may_differ_from_itself_as_much_as_its_groups_of_cells_do():
+    # An independent count: the distance of two samples, each cell at the number of its bin.
+    groups = {
+        name: np.repeat(np.arange(len(counts)), counts) for name, counts in fields.COUNTS.items()
+    }
+    every = np.concatenate(list(groups.values()))
+    alike = {name: 1.0 - ks_2samp(one, every).statistic for name, one in groups.items()}
+    name, least = fields.least_like()
+    assert least == pytest.approx(min(alike.values()), abs=1e-12)
+    assert alike[name] == min(alike.values())
+    assert fields.HYPOTHESIS.reference.interval == (least, 1.0)
+    assert fields.HALF < least < 1.0
 
 
 def test_fields_of_known_gabor_functions():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,14 @@ from pcsim.contract import (
     check_model,
     probe,
 )
-from pcsim.contract_hypothesis import false_calls
+from pcsim.contract_hypothesis import NAMES_FULL, false_calls, sizes_by_scale
 from pcsim.hypothesis import Control, Hypothesis, Reference
+from pcsim.protocols import by_scale
 from pcsim.responses import make_responses
 from pcsim.stimulus import check_stimulus
 
+NOT_YET = {"constant_phase", "local_gradients", "motor_commands"}
+"""Claims whose protocol gives the numbers of scale quick alone."""
 CHECKS = {"circuits": check_model, "analysis": check_hypothesis, "experiments": check_experiment}
 EVERY = [
     pytest.param(room, name, marks=[pytest.mark.slow] if room == "analysis" else [])
@@ -181,6 +186,34 @@ def _drawn_anew(model, *, seed, scale):
 def test_each_slip_of_a_hypothesis_is_found(changes, words):
     found = check_hypothesis(replace(LAWFUL, **changes))
     assert any(words in law for law in found), found
+
+
+def test_a_protocol_that_is_silent_on_one_scale_is_found():
+    sizes = {**globals(), "N_SHOWN": {"quick": 4, "full": 8}, "SHARES": {"quick": 0.1}}
+    observe = FunctionType(_evidence.__code__, sizes)
+    observe.__kwdefaults__ = _evidence.__kwdefaults__
+    for one in (observe, partial(partial(observe))):
+        claim = replace(LAWFUL, observe=one)
+        (law,) = check_hypothesis(claim)
+        assert "one scale's numbers, though N_SHOWN has two" in law
+        assert check_hypothesis(replace(claim, protocol="4 probes (full: 8).")) == []
+        assert len(check_hypothesis(replace(claim, protocol="Full-field or full contrast."))) == 1
+
+
+@pytest.mark.parametrize("name", catalog.names("analysis"))
+def test_protocols_give_the_numbers_of_both_scales(name):
+    claim = catalog.load("analysis", name)
+    if sizes_by_scale(claim.observe) and name not in NOT_YET:
+        assert NAMES_FULL.search(claim.protocol), claim.protocol
+
+
+def test_sizes_are_found_where_claims_have_them():
+    # H26 and H38 share a function of `pcsim.protocols`, whose file holds the sizes.
+    for name in ("laminar_assignment", "visuomotor_mismatch"):
+        claim = catalog.load("analysis", name)
+        assert sizes_by_scale(claim.observe) == ["N_HALTS", "N_REPLAYS"]
+    assert sizes_by_scale(catalog.load("analysis", "surround_suppression").observe) == []
+    assert by_scale({"quick": 24, "full": 64}, "units") == "24 units (full: 64)"
 
 
 def test_a_statistic_that_finds_an_effect_in_noise_is_caught_by_its_control():

@@ -13,13 +13,14 @@ linear Gaussian model the last is the step that ends at the posterior's mean.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad, jacfwd, jacrev, vmap
 
 from pcsim.deep.encodings import ErrorEncoding
@@ -32,6 +33,7 @@ from pcsim.messages import refusal
 
 __all__ = [
     "FORMS",
+    "ShuffledData",
     "ShuffledErrors",
     "angle",
     "decoder_jacobian",
@@ -59,6 +61,25 @@ class ShuffledErrors:
         order = torch.randperm(len(x), generator=evaluation.generator, device=device)
         levels[0][place] = levels[0][place][order]
         return levels
+
+
+class ShuffledData(nn.Module):
+    """A direct inference in which each example has the estimate of another: a control."""
+
+    def __init__(self, inner: Direct) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def steps(
+        self,
+        model: LatentGaussian,
+        x: Tensor,
+        evaluation: Evaluation,
+        n_iterations: int | None = None,
+    ) -> Iterator[Step]:
+        """Yield the one step there is, whatever `n_iterations` says."""
+        order = torch.randperm(len(x), generator=evaluation.generator, device=x.device)
+        yield evaluation.at(model, x, self.inner.posterior(model, x[order]))
 
 
 def decoder_jacobian(model: LatentGaussian, z: Tensor) -> Tensor:

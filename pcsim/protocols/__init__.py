@@ -11,7 +11,13 @@ from pcsim.protocols.contrasts import (
 )
 from pcsim.protocols.fields import map_fields, preferences
 from pcsim.protocols.gratings import amplitude, fitted_gratings, fitted_units, size_tuning
-from pcsim.protocols.learned_inference import Untaught, films, inferring, lacks_inference
+from pcsim.protocols.learned_inference import (
+    Mistaught,
+    Untaught,
+    films,
+    inferring,
+    lacks_inference,
+)
 from pcsim.protocols.rhythm import BANDS as RHYTHM_BANDS
 from pcsim.protocols.rhythm import TAPERS as RHYTHM_TAPERS
 from pcsim.protocols.rhythm import (
@@ -22,6 +28,7 @@ from pcsim.protocols.rhythm import (
     pair_responses,
     steady_responses,
 )
+from pcsim.protocols.scales import by_scale
 from pcsim.protocols.signals import (
     OUTPUTS,
     blank,
@@ -44,11 +51,13 @@ __all__ = [
     "Altered",
     "ImageFunction",
     "Listening",
+    "Mistaught",
     "StandIn",
     "Untaught",
     "alteration",
     "amplitude",
     "blank",
+    "by_scale",
     "cannot_hear",
     "contrast_index",
     "deepest_estimate",

@@ -1,4 +1,5 @@
-"""Models whose inference goes by iterations on torch, and the same with an untrained network."""
+"""Models whose inference goes by iterations on torch, and the same with a network that is not
+trained, or trained on the errors of others."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ from pcsim.stimuli import natural_patches
 if TYPE_CHECKING:
     from pcsim.deep.battery import DeepModel
 
-__all__ = ["Untaught", "films", "inferring", "lacks_inference"]
+__all__ = ["Mistaught", "Untaught", "films", "inferring", "lacks_inference"]
 
 TWIN = "rao_ballard_1999_deep"
+SHARE_MISLED = 3
+"""One in so many of the images that a model learned from: a misled network has little to learn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,25 @@ class Untaught:
     def deep(self) -> DeepModel:
         """Return the trained model under the untrained inference."""
         deep: DeepModel = replace(self.original.deep(), inference=self.fresh.deep().inference)
+        return deep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistaught(Untaught):
+    """A model with a new inference network, taught on it as it is by the errors of other images.
+
+    What has no network to teach has that from before training, as in `Untaught`.
+    """
+
+    def taught(self, scale: str) -> DeepModel:
+        """Return the trained model under the misled network, which saw a third of the images."""
+        learn = getattr(self.original, "misled", None)
+        if learn is None:
+            return self.deep()
+        seed, own = self.seed + 1000, self.original
+        n = own.n_training[scale] // SHARE_MISLED
+        shown = natural_patches(own.field_shape, n=n, px_per_deg=own.px_per_deg, seed=seed)
+        deep: DeepModel = replace(own.deep(), inference=learn(shown, seed=seed))
         return deep
 
 

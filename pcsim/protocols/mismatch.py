@@ -13,7 +13,15 @@ from pcsim.model import Model
 from pcsim.protocols.flow import compartments, flow_trials, halt_response, opposing_inputs
 from pcsim.stimuli import optic_flow
 
-__all__ = ["MOMENTS", "PARTS", "mismatch_correlation", "mismatch_evidence", "replica_correlations"]
+__all__ = [
+    "MOMENTS",
+    "N_HALTS",
+    "N_REPLAYS",
+    "PARTS",
+    "mismatch_correlation",
+    "mismatch_evidence",
+    "replica_correlations",
+]
 
 N_HALTS = {"quick": 24, "full": 96}
 N_REPLAYS = {"quick": 12, "full": 48}

@@ -226,7 +226,7 @@ HYPOTHESIS = Hypothesis(
     ),
     expectations={
         **expectation_table()["H29f"], "PATH": "?", "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
-        "PREDNET-untr": "-",
+        "PREDNET-untr": "-", "PREDNET-static": "-",
     },
     panel=panel,
 )  # fmt: skip

@@ -219,7 +219,7 @@ HYPOTHESIS = Hypothesis(
     ),
     expectations={
         **expectation_table()["H29e"], "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
-        "PREDNET-untr": "-",
+        "PREDNET-untr": "-", "PREDNET-static": "?",
     },
     panel=panel,
 )  # fmt: skip

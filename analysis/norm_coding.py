@@ -198,7 +198,7 @@ HYPOTHESIS = Hypothesis(
     ),
     expectations={
         **expectation_table()["H29d"], "PATH": "?", "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
-        "PREDNET-untr": "?",
+        "PREDNET-untr": "?", "PREDNET-static": "?",
     },
     panel=panel,
 )  # fmt: skip

@@ -223,7 +223,18 @@ HYPOTHESIS = Hypothesis(
             statement="The same network without a loss on its errors (Ext. Data Fig. 9).",
             variant="PREDNET-noE",
         ),
+        Control(
+            name="static frames",
+            statement="The same network raised on frames that stand still has seen no motion.",
+            variant="PREDNET-static",
+        ),
     ),
+    departures=(
+        "The observer is replaced by a decoder that knows bars that stay.",
+        "Three speeds only, 10 to 30 px/s, and one contrast of either sign.",
+        "Static-frame training was added as a control after verdicts had been seen.",
+    ),
+    version=2,
     expectations={
         **expectation_table()["H29f"], "PATH": "?", "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
         "PREDNET-untr": "-", "PREDNET-static": "-",

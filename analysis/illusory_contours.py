@@ -216,7 +216,19 @@ HYPOTHESIS = Hypothesis(
             statement="The same network without a loss on its errors (Ext. Data Fig. 9).",
             variant="PREDNET-noE",
         ),
+        Control(
+            name="static frames",
+            statement="The same network raised on frames that stand still has seen no motion.",
+            variant="PREDNET-static",
+        ),
     ),
+    departures=(
+        "The figure is a rectangle of one size in pixels; those of the source are not known here.",
+        "Latents of level 1 in place of recorded spikes: the half-rise is limited by frames of 50 "
+        "ms in PREDNET.",
+        "Static-frame training was added as a control after verdicts had been seen.",
+    ),
+    version=2,
     expectations={
         **expectation_table()["H29e"], "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
         "PREDNET-untr": "-", "PREDNET-static": "?",

@@ -207,11 +207,12 @@ HYPOTHESIS = Hypothesis(
     ),
     family="V1",
     protocol=(
-        "Precision times 2 everywhere (and 1.5 and 4). Each unit's preferred grating, four sigma "
-        "wide, 0.4 s, two phases in quadrature, less the response to a blank: 12 orientations at "
-        "25 and 50 % contrast, contrasts of 6 to 100 %; 0-0.1 s (transient) and 0.3-0.4 s (rest). "
-        "Contrast against response gain also with a field of 0.15 degrees on gratings that fill "
-        "the visual field. Included: peak above 5 % of the 95th percentile."
+        f"At most {MOST_UNITS['quick']} (full: {MOST_UNITS['full']}) units. Precision times 2 "
+        "everywhere (and 1.5 and 4). Each unit's preferred grating, four sigma wide, 0.4 s, two "
+        "phases in quadrature, less the response to a blank: 12 orientations at 25 and 50 % "
+        "contrast, contrasts of 6 to 100 %; 0-0.1 s (transient) and 0.3-0.4 s (rest). Contrast "
+        "against response gain also with a field of 0.15 degrees on gratings that fill the "
+        "visual field. Included: peak above 5 % of the 95th percentile."
     ),
     statistic=(
         "Amplitude ratio, attended to not, of the weighted errors' orientation tuning (largest "
@@ -256,6 +257,11 @@ HYPOTHESIS = Hypothesis(
             statement="The stimulus itself has twice the contrast; precision stays.",
             transform=lambda model, seed: AttentionControl(original=model, acts="contrast"),
         ),
+    ),
+    departures=(
+        "Precision is raised everywhere; a field at one place is measured beside it.",
+        "Gain 2 is judged; baseline, transients and contrast against response gain are not.",
+        "The interval 1.05 to 1.35 is the battery's, to hold V1 and V4.",
     ),
     expectations={
         "LN": "-", "DN": "?", "ADAPT": "-", "LCA": ".", "RB": "+", "RB-cut": "+",

@@ -160,9 +160,10 @@ HYPOTHESIS = Hypothesis(
     ),
     family="cell",
     protocol=(
-        "Patterns of 5 to 50 active synapses (30 spikes/s each), from dispersed to clustered on "
-        "few branches, 0.6 s each; rate from 0.1 s on. The exclusive or in complementary code, 1 "
-        "to 8 synapses a line and branch, four repeats."
+        f"{N_PATTERNS['quick']} (full: {N_PATTERNS['full']}) patterns of 5 to 50 active synapses "
+        "(30 spikes/s each), from dispersed to clustered on few branches, 0.6 s each; rate from "
+        "0.1 s on. The exclusive or in complementary code, 1 to 8 synapses a line and branch, "
+        "four repeats."
     ),
     statistic=(
         "R2 on left-out patterns (5 folds) of the two-layer fit minus that of the point-neuron "
@@ -216,6 +217,10 @@ HYPOTHESIS = Hypothesis(
             statement="Linear branches add nothing that a point neuron does not have.",
             transform=passive,
         ),
+    ),
+    departures=(
+        "One and two layers only: no network of up to eight layers, and no AUC of spikes.",
+        "Rates of patterns stand for spike trains.",
     ),
     expectations={"NMDA": "+", "TWO-STAGE": "+"},
     panel=panel,

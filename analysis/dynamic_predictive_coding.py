@@ -146,10 +146,10 @@ HYPOTHESIS = Hypothesis(
     ),
     family="retina",
     protocol=(
-        "12 s of full-field or of checkerboard flicker (checks of 0.25 degrees, new Gaussian "
-        "amplitude every 30 ms, equal mean and equal variance of 30 % contrast at each pixel), "
-        "then 1.5 s of white flicker of the four patterns that repeat every two checks; the same "
-        "probes after both."
+        f"{N_SEQUENCES['quick']} (full: {N_SEQUENCES['full']}) sequences of 12 s of full-field or "
+        "of checkerboard flicker (checks of 0.25 degrees, new Gaussian amplitude every 30 ms, "
+        "equal mean and equal variance of 30 % contrast at each pixel), then 1.5 s of white "
+        "flicker of the four patterns that repeat every two checks; the same probes after both."
     ),
     statistic=(
         "N = (novel - familiar) / (novel + familiar), with sensitivities (norm of the linear "
@@ -186,5 +186,10 @@ HYPOTHESIS = Hypothesis(
             transform=gain_only,
         ),
     ),
+    departures=(
+        "Errors of both signs are judged together; ON and OFF are kept apart in the evidence only.",
+        "0.02 as practically none is our own.",
+    ),
+    remembered=("12 s of adaptation, 1.5 s of probe and 30 ms a frame.",),
     panel=panel,
 )

@@ -181,10 +181,10 @@ HYPOTHESIS = Hypothesis(
     family="temporal",
     protocol=(
         "Vertical bars of 2 by 10 px, dark and light, at -1, 0 and 1 px from the middle of the "
-        "field: flashed for one frame of 50 ms, or passing there in that frame at 0.5, 1 or 1.5 px "
-        "a frame either way, four frames after they appeared. Places are read, when the flash "
+        "field: flashed for one frame of 50 ms, or passing there in that frame at 0.5, 1 or 1.5 "
+        "px a frame either way, four frames after they appeared. Places are read, when the flash "
         "is seen best, from the response whose direction is nearest among those to bars that stay "
-        "(-5 to 5 px). One unit is a pass."
+        "(-5 to 5 px). One unit is a pass. The same at full scale."
     ),
     statistic=(
         "Lead: decoded place of the moving less that of the flashed bar along the motion, mean of "

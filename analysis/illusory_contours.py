@@ -177,7 +177,7 @@ HYPOTHESIS = Hypothesis(
         "the quadrant that faces inward or outward; the rectangle itself; dark and light, to both "
         "sides, shifted by up to 1 px, 0.4 s on grey. Response: mean |rate less that of grey|, "
         "units within 0.16 degrees of the middle, included if the rectangle drives them by more "
-        "than 5 % of the population's 95th percentile."
+        "than 5 % of the population's 95th percentile. The same at full scale."
     ),
     statistic=(
         "ICI = (illusory - rotated) / (illusory + rotated). Also: half-rise of |illusory - "

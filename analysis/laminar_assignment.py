@@ -109,8 +109,9 @@ HYPOTHESIS = Hypothesis(
     ),
     family="temporal",
     protocol=(
-        "That of H26: flow halted for 1 s while the animal runs, and flow replayed in open loop; "
-        "R_MM = correlation over units of the mismatch response with c_m - c_v."
+        "That of H26, as many trials at quick and at full: flow halted for 1 s while the animal "
+        "runs, and flow replayed in open loop; R_MM = correlation over units of the mismatch "
+        "response with c_m - c_v."
     ),
     statistic=(
         "With z Fisher's transform of R_MM and the two published correlations normal in it, of "

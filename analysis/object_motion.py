@@ -178,11 +178,12 @@ HYPOTHESIS = Hypothesis(
     ),
     family="retina",
     protocol=(
-        "A grating of period 2 sigma in a disc of 6 sigma (sigma of the central receptive fields, "
-        "mapped with noise) and in the rest of the field, 20 sigma wide in the retinal circuit and "
-        "as wide as the field allows in others. Every 16 ms both step by a twentieth of a "
-        "period along one line: a random walk, the same in both (global) or one each "
-        "(differential); 8 directions, 4 phases, 2.4 s."
+        "A grating of period 2 sigma in a disc of 6 sigma (sigma of the central receptive "
+        "fields, mapped with noise) and in the rest of the field, 20 sigma wide in the retinal "
+        "circuit and as wide as the field allows in others. Every 16 ms both step by a twentieth "
+        "of a period along one line: a random walk, the same in both (global) or one each "
+        f"(differential); 8 directions, 4 phases, {FRAME * N_FRAMES['quick']:g} s (full: "
+        f"{FRAME * N_FRAMES['full']:g} s)."
     ),
     statistic=(
         "OMSI = (R_diff - R_glob) / (R_diff + R_glob), R the mean size of the response after "
@@ -225,5 +226,11 @@ HYPOTHESIS = Hypothesis(
             transform=linear,
         ),
     ),
+    departures=(
+        "Only the retinal circuit has a background of 20 sigma; others get what their field "
+        "allows.",
+        "0.2 as the limit of both numbers is the battery's.",
+    ),
+    remembered=("Sizes of disc and background, and the step of the jitter.",),
     panel=panel,
 )

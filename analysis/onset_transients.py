@@ -174,10 +174,11 @@ HYPOTHESIS = Hypothesis(
     ),
     family="V1",
     protocol=(
-        "16 natural patches on for 0.3 s, then grey (0.2 s in the macaque, but models without a "
-        "retina are some 40 ms ahead, and the sustained window must end before the image); the "
-        "same patches for 0.3 s between their negatives. |rate| averaged over patches. Units are "
-        "included if their peak exceeds 5 % of the population's 95th percentile."
+        f"{N_IMAGES['quick']} (full: {N_IMAGES['full']}) natural patches on for 0.3 s, then grey "
+        "(0.2 s in the macaque, but models without a retina are some 40 ms ahead, and the "
+        "sustained window must end before the image); the same patches for 0.3 s between their "
+        "negatives. |rate| averaged over patches. Units are included if their peak exceeds 5 % "
+        "of the population's 95th percentile."
     ),
     statistic=(
         "TI = (peak - sustained) / (peak + |sustained|): the peak up to 120 ms, the mean of 150 to "
@@ -227,6 +228,10 @@ HYPOTHESIS = Hypothesis(
             statement="Without predictions from above there is no estimate that has to catch up.",
             transform=lambda model, seed: lesion(model, feedback_gain=0.0),
         ),
+    ),
+    departures=(
+        "Images stay 0.3 s and not 0.2 s, and the peak is sought from 0 and not from 30 ms on.",
+        "Onset against offset is measured and not judged.",
     ),
     expectations={**expectation_table()["H19"], "PATH": "+", "PATH-cut": "?", "COLUMN": "+"},
     panel=panel,

@@ -214,10 +214,11 @@ HYPOTHESIS = Hypothesis(
     ),
     family="retina",
     protocol=(
-        "400 natural patches, 0.2 s each, response at their end. Units within 0.3 degrees of the "
-        "centre, one a pixel, beside the pixels at the same places, so that distances are equal. "
-        "Stages: pixels, the signed response, the response half-wave rectified (an on cell); of "
-        "models that send rates without a sign the linear stage is not visible."
+        f"{N_IMAGES['quick']} (full: {N_IMAGES['full']:,}) natural patches, 0.2 s each, response "
+        "at their end. Units within 0.3 degrees of the centre, one a pixel, beside the pixels at "
+        "the same places, so that distances are equal. Stages: pixels, the signed response, the "
+        "response half-wave rectified (an on cell); of models that send rates without a sign the "
+        "linear stage is not visible."
     ),
     statistic=(
         "D = 1 - |r| of the rectified outputs / |r| of the pixels, |r| the root mean square "
@@ -264,6 +265,11 @@ HYPOTHESIS = Hypothesis(
             transform=lambda model, seed: Centre(model, sigma=1.0),
         ),
     ),
+    departures=(
+        "Photographs, not clips; the battery has the mean |r|, here the root mean square, which "
+        "can be corrected for the number of patches.",
+    ),
+    remembered=("The share of the nonlinearity in Pitkow & Meister 2012.",),
     expectations={**expectation_table()["H02"], "RETINA": "+", "PATH": "+", "LGN": "-"},
     panel=panel,
 )

@@ -219,10 +219,11 @@ HYPOTHESIS = Hypothesis(
     ),
     family="V1",
     protocol=(
-        "500 natural patches and their negatives for 0.4 s, at full contrast and at a thousandth "
-        "of it, where a smooth model is a power of a linear filter; Gaussian images of the same "
-        "covariance (phases scrambled over the ensemble) at the low contrast. Pairs of units "
-        "within 0.3 degrees whose filters correlate by less than 0.2 on the Gaussian images."
+        f"{N_IMAGES['quick']} (full: {N_IMAGES['full']:,}) natural patches and their negatives "
+        "for 0.4 s, at full contrast and at a thousandth of it, where a smooth model is a power "
+        "of a linear filter; Gaussian images of the same covariance (phases scrambled over the "
+        "ensemble) at the low contrast. Pairs of units within 0.3 degrees whose filters "
+        "correlate by less than 0.2 on the Gaussian images."
     ),
     statistic=(
         "1 - out / in, the mean over pairs of Spearman's correlation of the sizes of responses "
@@ -261,6 +262,14 @@ HYPOTHESIS = Hypothesis(
             statement="The same model's linear filters, decorrelated (ZCA) instead of normalized.",
             transform=lambda model, seed: Whitened(model),
         ),
+    ),
+    departures=(
+        "What goes in is taken from faint images, where a smooth model is a power of a linear "
+        "filter; the phases are scrambled over the ensemble.",
+    ),
+    remembered=(
+        "That learned normalization removes more than half of it; 0.2 as the falsifier is the "
+        "battery's.",
     ),
     panel=panel,
 )

@@ -12,6 +12,8 @@ from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.protocols.flow import lacks_flow
 from pcsim.protocols.mismatch import (
     MOMENTS,
+    N_HALTS,
+    N_REPLAYS,
     mismatch_correlation,
     mismatch_evidence,
     replica_correlations,
@@ -86,11 +88,12 @@ HYPOTHESIS = Hypothesis(
     ),
     family="temporal",
     protocol=(
-        "Virtual corridor. Flow halted for 1 s while the animal runs (24 trials); flow of other "
-        "trials replayed in open loop (12 trials of 10 s); flow onset at rest. MM = mean rate "
-        "during the halt less that of the 0.5 s before; c_m, c_v = correlations of the rate with "
-        "running and with flow in open loop. Included: rate varies by more than 5 % of the 95th "
-        "percentile."
+        f"Virtual corridor. Flow halted for 1 s while the animal runs ({N_HALTS['quick']} trials, "
+        f"full: {N_HALTS['full']}); flow of other trials replayed in open loop "
+        f"({N_REPLAYS['quick']} trials of 10 s, full: {N_REPLAYS['full']}); flow onset at rest. "
+        "MM = mean rate during the halt less that of the 0.5 s before; c_m, c_v = correlations "
+        "of the rate with running and with flow in open loop. Included: rate varies by more than "
+        "5 % of the 95th percentile."
     ),
     statistic="R_MM = correlation over units of MM with c_m - c_v; R_MM(error) - R_MM(estimate).",
     signal="error units (or outputs in L2/3) against latents (or outputs in L5/6)",
@@ -141,6 +144,12 @@ HYPOTHESIS = Hypothesis(
             statement="Raised with flow that did not follow its running.",
             variant="VM-uncoupled",
         ),
+    ),
+    departures=(
+        "Models have tens of units where the source has 22 and 12 cells.",
+        "That mismatch needs coupled experience is judged by the size of the response, not by "
+        "R_MM.",
+        "Flow onset at rest is measured and not judged.",
     ),
     expectations={
         "LN": "-", "DN": "-", "ADAPT": "-", "LCA": "-", "RB": "+", "RB-cut": "-",

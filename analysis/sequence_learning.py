@@ -332,8 +332,8 @@ HYPOTHESIS = Hypothesis(
         "At most 320 exposures a pair, not thousands.",
         "Differences stand for the regression: with two values of each conditional probability "
         "they are half of its two coefficients.",
-        "That the signal is unsigned is not judged: PSI of both halves of the rate is kept, of which "
-        "the negative one is silent and 0 where signs have units of their own.",
+        "That the signal is unsigned is not judged: PSI of both halves of the rate is kept, "
+        "of which the negative one is silent and 0 where signs have units of their own.",
         "The adapting control sees images, whatever the model under test senses.",
     ),
     version=2,

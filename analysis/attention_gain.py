@@ -258,6 +258,11 @@ HYPOTHESIS = Hypothesis(
             transform=lambda model, seed: AttentionControl(original=model, acts="contrast"),
         ),
     ),
+    departures=(
+        "Precision is raised everywhere; a field at one place is measured beside it.",
+        "Gain 2 is judged; baseline, transients and contrast against response gain are not.",
+        "The interval 1.05 to 1.35 is the battery's, to hold V1 and V4.",
+    ),
     expectations={
         "LN": "-", "DN": "?", "ADAPT": "-", "LCA": ".", "RB": "+", "RB-cut": "+",
         "FF": "+", "COLUMN": "?",

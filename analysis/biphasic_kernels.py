@@ -384,6 +384,10 @@ HYPOTHESIS = Hypothesis(
             transform=lambda model, seed: Estimates(model),
         ),
     ),
+    departures=(
+        "Frames of 16 ms, not 15.6; units are grouped by gratings, not by an overlying cell; BI "
+        "above 0.05 is our own limit.",
+    ),
     expectations={
         "LN": "-", "DN": "-", "ADAPT": "-", "LCA": ".", "RB": "+", "RB-cut": "-", "LGN": "-",
         "JB": "+", "JB-cut": "-", "PATH": "?", "PATH-cut": "-",

@@ -98,11 +98,15 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
     numbers = [slopes(period, one) for one in latency.T]
     seen = np.isfinite(period)
     span = np.log(period[seen].max() / period[seen].min()) if seen.any() else 0.0
+    # The falsifier speaks of any phase: one number a replica, that of the worst channel.
+    worst = max(one[1] for one in numbers)
     old, shift = reset_curve(model, seed)
     evidence = xr.Dataset(
         {
             "elasticity": ("unit", [one[0] for one in numbers]),
             "drift": ("unit", [one[1] for one in numbers]),
+            "worst_drift": ("unit", np.full(len(numbers), worst)),
+            "r_squared": ("unit", [one[2] for one in numbers]),
             "rhythm": ("unit", np.full(len(numbers), np.log10(max(np.median(ratio), 1e-6)))),
             "span": ("unit", np.full(len(numbers), span)),
             "period": ("tonic", period),
@@ -116,16 +120,20 @@ def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Data
     return evidence, shown
 
 
-def slopes(period: Any, latency: Any) -> tuple[float, float]:
-    """Return d ln latency / d ln period and |d phase / d ln period|.
+def slopes(period: Any, latency: Any) -> tuple[float, float, float]:
+    """Return d ln latency / d ln period, |d phase / d ln period|, and R2 of latency on period.
 
-    0 and 1, a failure of both, where fewer than half of the inputs make a rhythm with this channel.
+    0, 1 and 0, a failure of all, where fewer than half of the inputs make a rhythm with this
+    channel.
     """
     heard = np.isfinite(period) & np.isfinite(latency) & (np.nan_to_num(latency) > 0.0)
     if heard.sum() < FEWEST_INPUTS or np.ptp(period[heard]) <= 0.0:
-        return 0.0, 1.0
-    elasticity = log_slope(period[heard], np.log(latency[heard]))
-    return elasticity, abs(log_slope(period[heard], latency[heard] / period[heard]))
+        return 0.0, 1.0, 0.0
+    period, latency = period[heard], latency[heard]
+    elasticity = log_slope(period, np.log(latency))
+    varies = np.ptp(latency) > 0.0
+    r_squared = float(np.corrcoef(period, latency)[0, 1] ** 2) if varies else 0.0
+    return elasticity, abs(log_slope(period, latency / period)), r_squared
 
 
 def reset_curve(model: Model, seed: int) -> tuple[Any, Any]:
@@ -159,8 +167,8 @@ def proportional(means: Means) -> Any:
 
 
 def held(means: Means) -> Any:
-    """Return by how much the drift of phases stays below what is allowed."""
-    return TOLERANCE - means["drift"]
+    """Return by how much the drift of the phase that drifts most stays below what is allowed."""
+    return TOLERANCE - means["worst_drift"]
 
 
 def rhythmic(means: Means) -> Any:
@@ -213,14 +221,16 @@ HYPOTHESIS = Hypothesis(
     ),
     family="motor",
     protocol=(
-        "12 levels of tonic input, 60 s each. A rhythm: the peak of the spectrum is ten times its "
+        f"{len(TONIC)} levels of tonic input, {DURATION['quick']:g} s (full: "
+        f"{DURATION['full']:g} s) each. A rhythm: the peak of the spectrum is ten times its "
         "median. Bursts begin where a channel, smoothed by 60 ms, passes the middle of its range. "
         "Then 24 trials of 20 s at a middle input, with and without a push of channel 0."
     ),
     statistic=(
         "Slope of ln latency after channel 0 over ln period, mean of the other channels: 1 at "
         "constant phase, 0 at constant latency or without a rhythm. Drift: |slope of phase over ln "
-        "period|, 1 without a rhythm. Beside them, not judged: the reset curve."
+        "period| of the channel where it is largest, 1 without a rhythm. Beside them, not judged: "
+        "drift and R2 of latency on period, a channel; the reset curve."
     ),
     signal="output units",
     falsified_if=(
@@ -230,7 +240,7 @@ HYPOTHESIS = Hypothesis(
     units="d ln latency / d ln period",
     missing=missing,
     observe=observe,
-    variables=("elasticity", "drift", "rhythm", "span"),
+    variables=("elasticity", "drift", "worst_drift", "r_squared", "rhythm", "span"),
     combine=proportional,
     null=0.0,
     direction=1,
@@ -248,7 +258,7 @@ HYPOTHESIS = Hypothesis(
     requirements=(
         Requirement(
             name="constant phase",
-            statement="Phases drift by less than 0.05 cycles per e-fold of period.",
+            statement="No phase drifts by 0.05 cycles per e-fold of period.",
             combine=held,
         ),
         Requirement(
@@ -274,6 +284,15 @@ HYPOTHESIS = Hypothesis(
             variant="CHAIN",
         ),
     ),
+    departures=(
+        "The networks are taught rhythms of constant phase: what is tested is that they make them "
+        "without a rhythmic input, over a range of periods and with noise.",
+        "The battery's falsifier asks that the interval of a slope exclude 0 by more than 0.05; "
+        "here the interval of the largest |slope| has to lie below 0.05, which is stricter.",
+        "The push and the R2 of the latencies are measured and not judged.",
+        "What counts as a rhythm or as a burst is our own choice.",
+    ),
+    version=2,
     # The battery's table has the policy as ARF.
     expectations={
         **expectation_table()["H40"],

@@ -108,9 +108,9 @@ HYPOTHESIS = Hypothesis(
     ),
     family="V1",
     protocol=(
-        "Gratings of 0, 3, 6, 12, 25, 50 and 100 % contrast, four sigma wide, at the preferred "
-        "orientation "
-        "and spatial frequency, 4 phases, 0.5 s; 12 orientations at 12 and 100 %."
+        "At most 16 units (full: 32). Gratings of 0, 3, 6, 12, 25, 50 and 100 % contrast, four "
+        "sigma wide, at the preferred orientation and spatial frequency, 4 phases, 0.5 s; 12 "
+        "orientations at 12 and 100 %."
     ),
     statistic=(
         "Mean over units of AIC(straight line) - AIC(Naka-Rushton), taking a standard error of 5 "
@@ -143,6 +143,10 @@ HYPOTHESIS = Hypothesis(
             statement="The same circuit with Gaussian priors is linear in contrast.",
             variant="RB-gauss",
         ),
+    ),
+    departures=(
+        "Exponent and half-saturation are not compared with the published ones.",
+        "A standard error of 5 % is assumed, and tuning is measured at two contrasts.",
     ),
     panel=panel,
 )

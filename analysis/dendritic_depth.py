@@ -218,6 +218,10 @@ HYPOTHESIS = Hypothesis(
             transform=passive,
         ),
     ),
+    departures=(
+        "One and two layers only: no network of up to eight layers, and no AUC of spikes.",
+        "Rates of patterns stand for spike trains.",
+    ),
     expectations={"NMDA": "+", "TWO-STAGE": "+"},
     panel=panel,
 )

@@ -120,8 +120,8 @@ HYPOTHESIS = Hypothesis(
     protocol=(
         "Dark horizontal bars, 2 px wide and 1 to 26 px long, on grey at the centre of the field, "
         "4 s; response = |rate| averaged over the last 0.2 s, at rest as in the paper; repeated "
-        "with the feedback set to 0. Units of the central module; included if the peak exceeds "
-        "5 % of the population's 95th percentile."
+        "with the feedback set to 0. Units of the central module; included if the peak exceeds 5 "
+        "% of the population's 95th percentile. The same at full scale."
     ),
     statistic=(
         "Share of units with ES > 50, ES = 100 (peak - plateau) / peak, plateau = mean beyond 18 "
@@ -175,6 +175,11 @@ HYPOTHESIS = Hypothesis(
             statement="Flat sparse coding is end-stopped by competition, without a hierarchy.",
             variant="LCA",
         ),
+    ),
+    departures=(
+        "Shares of units are compared by the bootstrap over replicas, not by McNemar's test.",
+        "Losses of peak and of plateau are drawn as curves, not judged apart.",
+        "The interval is the binomial one of 28 of 32 model units, not of cells.",
     ),
     panel=panel,
 )

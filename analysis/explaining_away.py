@@ -169,10 +169,10 @@ HYPOTHESIS = Hypothesis(
     direction=1,
     rope=(-0.005, 0.005),
     reference=Reference(
-        status="read",
+        status="remembered",
         source=(
-            "Sign only. Murray et al. 2002 (abstract): V1 falls and the lateral occipital complex "
-            "rises when elements form shapes (fMRI). Contested: image statistics may do it "
+            "Sign only, from memory. Murray et al. 2002: V1 falls and the lateral occipital "
+            "complex rises when elements form shapes (fMRI). Contested: image statistics may do it "
             "(Dumoulin & Hess 2006, J. Neurophysiol. 95:3654), and shapes raise and lower V1 at "
             "different places (Kok & de Lange 2014, Curr. Biol. 24:1531)."
         ),
@@ -196,6 +196,15 @@ HYPOTHESIS = Hypothesis(
             transform=lambda model, seed: lesion(model, feedback_gain=0.0),
         ),
     ),
+    departures=(
+        "No apparent motion in and out of time, as the battery asks: shapes only.",
+        "Estimates above are one number a replica; their units are not resampled.",
+    ),
+    remembered=(
+        "The battery has this entry from memory, and no reading is on record.",
+        "Eight segments, radius, 0.5 s and 0.2 s are our own, not those of Murray et al.",
+    ),
+    version=2,
     expectations={
         **expectation_table()["H28"], "PATH": "?", "PATH-cut": "-", "COLUMN": "?",
         "COLUMN-cut": "-", "JB": "?", "PREDNET-noE": "?",

@@ -144,5 +144,11 @@ HYPOTHESIS = Hypothesis(
             variant="DN",
         ),
     ),
+    departures=(
+        "One of the four effects is judged, that at the centre; the score of 0 to 4 is kept "
+        "beside it.",
+        "The gain of all feedback is lowered; in the sources light or cold acts on V2 and V3.",
+        "Errors are judged; estimates are not.",
+    ),
     panel=panel,
 )

@@ -181,10 +181,10 @@ HYPOTHESIS = Hypothesis(
     family="temporal",
     protocol=(
         "Vertical bars of 2 by 10 px, dark and light, at -1, 0 and 1 px from the middle of the "
-        "field: flashed for one frame of 50 ms, or passing there in that frame at 0.5, 1 or 1.5 px "
-        "a frame either way, four frames after they appeared. Places are read, when the flash "
+        "field: flashed for one frame of 50 ms, or passing there in that frame at 0.5, 1 or 1.5 "
+        "px a frame either way, four frames after they appeared. Places are read, when the flash "
         "is seen best, from the response whose direction is nearest among those to bars that stay "
-        "(-5 to 5 px). One unit is a pass."
+        "(-5 to 5 px). One unit is a pass. The same at full scale."
     ),
     statistic=(
         "Lead: decoded place of the moving less that of the flashed bar along the motion, mean of "
@@ -223,10 +223,21 @@ HYPOTHESIS = Hypothesis(
             statement="The same network without a loss on its errors (Ext. Data Fig. 9).",
             variant="PREDNET-noE",
         ),
+        Control(
+            name="static frames",
+            statement="The same network raised on frames that stand still has seen no motion.",
+            variant="PREDNET-static",
+        ),
     ),
+    departures=(
+        "The observer is replaced by a decoder that knows bars that stay.",
+        "Three speeds only, 10 to 30 px/s, and one contrast of either sign.",
+        "Static-frame training was added as a control after verdicts had been seen.",
+    ),
+    version=2,
     expectations={
         **expectation_table()["H29f"], "PATH": "?", "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
-        "PREDNET-untr": "-",
+        "PREDNET-untr": "-", "PREDNET-static": "-",
     },
     panel=panel,
 )  # fmt: skip

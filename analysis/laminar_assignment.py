@@ -167,6 +167,11 @@ HYPOTHESIS = Hypothesis(
             variant="VM-uncoupled",
         ),
     ),
+    departures=(
+        "The battery asks for the 2 by 2 of classes and layers; its four distances are judged as "
+        "one likelihood ratio, their signs as requirements.",
+        "Models have tens of units where the source has 22 and 12 cells.",
+    ),
     expectations={
         **expectation_table()["H38"], "VM": "+", "VM-uncoupled": "-", "VM-gain": "-",
     },

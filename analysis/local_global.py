@@ -217,6 +217,16 @@ HYPOTHESIS = Hypothesis(
             for_effect=False,
         ),
     ),
+    departures=(
+        "The response to omissions is judged; the battery's score of 0 to 3 is a requirement "
+        "beside it.",
+        "Omissions are read at the lowest level and compared with late silence, which is our own "
+        "baseline.",
+    ),
+    remembered=(
+        "Tones of 50 ms every 150 ms, a chunk in 1.4 s, shares of 75, 15 and 10 %, 12 chunks of "
+        "habituation.",
+    ),
     expectations={"AUD": "?", "AUD-adapt": "-", "AUD-one": "-", "AUD-cut": "?"},
     panel=panel,
 )

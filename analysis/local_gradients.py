@@ -115,7 +115,8 @@ HYPOTHESIS = Hypothesis(
     ),
     family="learning",
     protocol=(
-        "24 batches of 32 natural patches that were not learned from. Input and output held; at "
+        f"{N_BATCHES['quick']} (full: {N_BATCHES['full']}) batches of {BATCH} natural "
+        "patches that were not learned from. Input and output held; at "
         "steps 0, 1, 2 ... of inference the change that each layer would make, beside the slope "
         "of the squared error by its weights at the feedforward activities."
     ),
@@ -159,6 +160,12 @@ HYPOTHESIS = Hypothesis(
             variant="PCN-random",
         ),
     ),
+    departures=(
+        "Photographs and a map from surround to centre, where the source has digits.",
+        "Batches are the units; the battery names no protocol, and cosines by step are drawn, not "
+        "judged.",
+    ),
+    remembered=("0.9 as the cosine from which a direction is the same.",),
     expectations={**expectation_table()["H39"], "PCN": "+", "PCN-weak": "+", "PCN-random": "-"},
     panel=panel,
 )

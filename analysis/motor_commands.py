@@ -137,7 +137,8 @@ HYPOTHESIS = Hypothesis(
     ),
     family="motor",
     protocol=(
-        "16 rhythmic movements of 30 s that jump three times by a quarter to three quarters of a "
+        f"{N_MOVEMENTS['quick']} (full: {N_MOVEMENTS['full']}) rhythmic "
+        "movements of 30 s that jump three times by a quarter to three quarters of a "
         "cycle, with noise as in the demonstrations. The command is the z with which the policy "
         "makes exactly that movement: its prediction error in units of its expected size."
     ),
@@ -176,6 +177,12 @@ HYPOTHESIS = Hypothesis(
             variant="IID-policy",
         ),
     ),
+    departures=(
+        "The battery names kurtosis or transience and gives no protocol: movements, jumps and "
+        "windows are our own.",
+        "The command is computed from the movement; no higher area learns to send it.",
+    ),
+    remembered=("All of it: the battery has this entry from memory.",),
     expectations={
         **dict.fromkeys(("ARF-policy", "ARF-narrow", "ARF-chain"), "+"),
         "IID-policy": "-",

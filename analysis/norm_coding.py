@@ -195,10 +195,22 @@ HYPOTHESIS = Hypothesis(
             statement="The same network without a loss on its errors (Ext. Data Fig. 9).",
             variant="PREDNET-noE",
         ),
+        Control(
+            name="static frames",
+            statement="The same network raised on frames that stand still has seen no motion.",
+            variant="PREDNET-static",
+        ),
     ),
+    departures=(
+        "Closed contours stand for faces, and no population of shapes was learned whose mean the "
+        "circle could be.",
+        "Distance from the circle is confounded with place: ink moves towards other fields.",
+        "Static-frame training was added as a control after verdicts had been seen.",
+    ),
+    version=2,
     expectations={
         **expectation_table()["H29d"], "PATH": "?", "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
-        "PREDNET-untr": "?",
+        "PREDNET-untr": "?", "PREDNET-static": "?",
     },
     panel=panel,
 )  # fmt: skip

@@ -225,5 +225,11 @@ HYPOTHESIS = Hypothesis(
             transform=linear,
         ),
     ),
+    departures=(
+        "Only the retinal circuit has a background of 20 sigma; others get what their field "
+        "allows.",
+        "0.2 as the limit of both numbers is the battery's.",
+    ),
+    remembered=("Sizes of disc and background, and the step of the jitter.",),
     panel=panel,
 )

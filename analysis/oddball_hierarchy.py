@@ -217,6 +217,12 @@ HYPOTHESIS = Hypothesis(
             variant="AUD-adapt",
         ),
     ),
+    departures=(
+        "Units are channels of tones; stations are levels of a model, held against the lemniscal "
+        "and the non-lemniscal pathway at once.",
+        "The interval spans the slopes of the two pathways' medians, without the error of either.",
+        "The sequence of many standards is measured and not judged.",
+    ),
     expectations={"AUD": "+", "AUD-adapt": "-", "AUD-one": ".", "AUD-cut": "?"},
     panel=panel,
 )

@@ -229,6 +229,10 @@ HYPOTHESIS = Hypothesis(
             transform=lambda model, seed: lesion(model, feedback_gain=0.0),
         ),
     ),
+    departures=(
+        "Images stay 0.3 s and not 0.2 s, and the peak is sought from 0 and not from 30 ms on.",
+        "Onset against offset is measured and not judged.",
+    ),
     expectations={**expectation_table()["H19"], "PATH": "+", "PATH-cut": "?", "COLUMN": "+"},
     panel=panel,
 )

@@ -274,6 +274,11 @@ HYPOTHESIS = Hypothesis(
             transform=lambda model, seed: Centre(model, sigma=1.0),
         ),
     ),
+    departures=(
+        "Photographs, not clips; the battery has the mean |r|, here the root mean square, which "
+        "can be corrected for the number of patches.",
+    ),
+    remembered=("The share of the nonlinearity in Pitkow & Meister 2012.",),
     expectations={**expectation_table()["H02"], "RETINA": "+", "PATH": "+", "LGN": "-"},
     panel=panel,
 )

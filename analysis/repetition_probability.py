@@ -155,6 +155,11 @@ HYPOTHESIS = Hypothesis(
             variant="AUD-adapt",
         ),
     ),
+    departures=(
+        "Tones stand for faces, and the prior is learned within the run from the blocks "
+        "themselves.",
+        "Blocks hold no cue of their kind; how long they are is our own choice.",
+    ),
     expectations={"AUD": "?", "AUD-adapt": "-", "AUD-one": "-", "AUD-cut": "?"},
     panel=panel,
 )

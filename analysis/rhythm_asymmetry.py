@@ -270,7 +270,8 @@ HYPOTHESIS = Hypothesis(
     protocol=(
         "Drift and saccades of a simulated eye over natural photographs at 250 frames per second "
         "with luminance noise (5 % of the range) drawn for every frame and pixel; 20 trials of "
-        "4/3 s (full: 40 of 4 s) after 0.5 s of onset. Circuits that take noise have 0.5 on each "
+        "4/3 s (full: 40 of 4 s) after 0.5 s of onset, and 5 of 4/3 s (full: 20 of 2 s) in each "
+        "cell of the sweep. Circuits that take noise have 0.5 on each "
         "unit."
     ),
     statistic=(
@@ -323,6 +324,11 @@ HYPOTHESIS = Hypothesis(
             statement="Units of the same spectra with random phases influence nothing.",
             transform=randomised,
         ),
+    ),
+    departures=(
+        "VAE-dir is not a control: it has no course in time.",
+        "The slope of estimates over errors, predicted -2, is kept beside the verdict.",
+        "Cells of the sweep are smaller than the main test.",
     ),
     panel=panel,
 )

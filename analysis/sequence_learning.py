@@ -23,7 +23,9 @@ from pcsim.protocols import (
     equal_patches,
     lacks,
     listen,
+    respond,
     responsive,
+    signal_role,
     visual_field,
 )
 from pcsim.responses import select
@@ -50,6 +52,8 @@ TONE, INTERVAL, PERIOD, FRAME = 0.075, 0.25, 1.1, 0.025
 WINDOW = 0.15
 """Seconds from the onset of the trailing item that are read; images stay as long."""
 CONTRAST = 0.2
+N_SEEN, STEP = 4, 0.025
+"""Exposures of every pair that what only adapts sees, and seconds between its recorded times."""
 
 
 def tests() -> list[tuple[str, str, int, int]]:
@@ -64,35 +68,49 @@ def missing(model: Model) -> str:
     """Return why a model cannot be asked."""
     if getattr(model, "senses", "images") == "tones":
         return cannot_hear(model, n_tones=N_ITEMS)
-    if not callable(getattr(model, "exposed", None)):
-        return "it learns no sequences, neither within a run nor by training on them"
-    return lacks(model, 1, ("error",))
+    if callable(getattr(model, "exposed", None)):
+        return lacks(model, 1, ("error",))
+    if getattr(model, "tau_adaptation", None) is not None:
+        return lacks(model, 1)
+    return "it learns no sequences, neither within a run nor by training on them"
 
 
 def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
     """Expose the model to the pairs and test it on them, on others and on a neutral one."""
     hears = getattr(model, "senses", "images") == "tones"
-    respond = after_tones if hears else after_images
     n_exposures, n_draws = (one[scale][0 if hears else 1] for one in (N_EXPOSURES, N_DRAWS))
-    draws = [
-        respond(model, n_exposures=n_exposures, seed=seed + 1000 * number)
-        for number in range(n_draws)
-    ]
+    seeds = [seed + 1000 * number for number in range(n_draws)]
+    if hears:
+        draws = [after_tones(model, n_exposures=n_exposures, seed=one) for one in seeds]
+    elif callable(getattr(model, "exposed", None)):
+        draws = [after_training(model, n_exposures=n_exposures, seed=one) for one in seeds]
+    else:
+        turns = range(len(TESTED))
+        draws = [after_images(model, seed=one, turn=turn) for one in seeds for turn in turns]
     return summary(np.mean(draws, axis=0))
 
 
-def summary(size: Any) -> xr.Dataset:
-    """Return the indices of every unit, given its responses to the tests, (test, unit)."""
-    found = {(name, role): size[i] for i, (name, role, _, _) in enumerate(tests())}
-    psi = {
-        name: contrast_index(found[name, "unpredicted"], found[name, "predicted"])
-        for name in TESTED
-    }
-    neutral = found["both", "neutral"]
+def summary(halves: Any) -> xr.Dataset:
+    """Return the indices of every unit, given its responses to the tests.
+
+    Parameters
+    ----------
+    halves : (2, test, unit)
+        Mean of the rate above 0, and of the rate below 0 (as a size).
+    """
+    size = np.asarray(halves).sum(axis=0)
+    place = {(name, role): i for i, (name, role, _, _) in enumerate(tests())}
+
+    def index(one: tuple[str, str], other: tuple[str, str], of: Any = size) -> Any:
+        return contrast_index(of[place[one]], of[place[other]])
+
+    pairs = {name: ((name, "unpredicted"), (name, "predicted")) for name in TESTED}
     values = {
-        **psi,
-        "suppression": contrast_index(neutral, found["both", "predicted"]),
-        "enhancement": contrast_index(found["both", "unpredicted"], neutral),
+        **{name: index(*pair) for name, pair in pairs.items()},
+        "suppression": index(("both", "neutral"), ("both", "predicted")),
+        "enhancement": index(("both", "unpredicted"), ("both", "neutral")),
+        "positive": index(*pairs["both"], halves[0]),
+        "negative": index(*pairs["both"], halves[1]),
     }
     return xr.Dataset(
         {
@@ -102,8 +120,13 @@ def summary(size: Any) -> xr.Dataset:
     )
 
 
+def halves_of(rate: Any, axis: int) -> Any:
+    """Return the means over time of what is above 0 and of what is below it, stacked."""
+    return np.stack([np.maximum(sign * rate, 0.0).mean(axis=axis) for sign in (1.0, -1.0)])
+
+
 def after_tones(model: Model, *, n_exposures: int, seed: int) -> Any:
-    """Play a stream of pairs of tones and then one test a trial; (test, unit) of the top level.
+    """Play pairs of tones and then one test a trial; halves (2, test, unit) of the top level.
 
     What learns does so while it listens. Which tone is which item is drawn anew.
     """
@@ -116,7 +139,7 @@ def after_tones(model: Model, *, n_exposures: int, seed: int) -> Any:
     top = heard[max(heard)]
     onset = PERIOD * len(stream) + INTERVAL
     during = (top.time > onset + 1e-6) & (top.time <= onset + WINDOW + 1e-6)
-    return np.abs(top.rate[:, during]).mean(axis=1)
+    return halves_of(top.rate[:, during], 1)
 
 
 def pairs_of_tones(pairs: Sequence[tuple[int, int]], tone_of: Any) -> xr.DataArray:
@@ -142,23 +165,58 @@ def pairs_of_tones(pairs: Sequence[tuple[int, int]], tone_of: Any) -> xr.DataArr
     )
 
 
-def after_images(model: Any, *, n_exposures: int, seed: int) -> Any:
-    """Train on pairs of images and show one test a trial; (test, unit) of the deepest errors."""
-    field, px_per_deg = visual_field(model)
-    patches = equal_patches(model, N_ITEMS, contrast=CONTRAST, seed=seed + 30_000)
-    items = np.concatenate([patches, np.full((1, *field), 0.5)])
-
-    def show(pairs: Sequence[tuple[int, int]]) -> xr.DataArray:
-        frames = np.stack([items[[-1, lead, trail]] for lead, trail in pairs])
-        return stimulus_array(frames, frame_duration=WINDOW, px_per_deg=px_per_deg)
-
-    taught = model.exposed(show(EXPOSED), seed=seed, n_passes=n_exposures)
-    responses = taught.run(show([(lead, trail) for _, _, lead, trail in tests()]), seed=seed)
-    errors = select(responses, population="error")
-    errors = select(
-        errors, level=int(errors["level"].values.max()), time=slice(2.01 * WINDOW, None)
+def after_training(model: Any, *, n_exposures: int, seed: int) -> Any:
+    """Train on pairs of images, show one test a trial; halves (2, test, unit) of deepest errors."""
+    items = images(model, seed)
+    taught = model.exposed(
+        show(model, items, [[pair] for pair in EXPOSED]), seed=seed, n_passes=n_exposures
     )
-    return np.abs(errors["rate"].transpose("trial", "time", "unit").to_numpy()).mean(axis=1)
+    responses = taught.run(show(model, items, [[pair] for pair in tested_pairs()]), seed=seed)
+    errors = select(responses, population="error")
+    return trailing(select(errors, level=int(errors["level"].values.max())), n_pairs=1)
+
+
+def after_images(model: Any, *, seed: int, turn: int) -> Any:
+    """Show pairs of images and one test in the run of a trial; halves (2, test, unit).
+
+    For what adapts and does not learn. In three turns each leader that is tested takes the part of
+    each other: what is due to its likeness to the trailing image alone then cancels.
+    """
+    items = images(model, seed)
+    leaders = [own for own, _, _ in TESTED.values()]
+    items[leaders] = items[np.roll(leaders, turn)]
+    rng = np.random.default_rng([seed, 22])
+    order = np.concatenate([rng.permutation(len(EXPOSED)) for _ in range(N_SEEN)])
+    stream = [EXPOSED[number] for number in order]
+    role = signal_role(model, 1)
+    assert role is not None
+    stimulus = show(model, items, [[*stream, pair] for pair in tested_pairs()])
+    responses = respond(model, stimulus, level=1, role=role, every=STEP, seed=seed)
+    return trailing(responses, n_pairs=len(stream) + 1)
+
+
+def images(model: Model, seed: int) -> Any:
+    """Return the items, (11, y, x); the last one is grey."""
+    patches = equal_patches(model, N_ITEMS, contrast=CONTRAST, seed=seed + 30_000)
+    return np.concatenate([patches, np.full((1, *patches.shape[1:]), 0.5)])
+
+
+def tested_pairs() -> list[tuple[int, int]]:
+    """Return the leading and trailing items of the tests."""
+    return [(lead, trail) for _, _, lead, trail in tests()]
+
+
+def show(model: Model, items: Any, trials: Sequence[Sequence[tuple[int, int]]]) -> xr.DataArray:
+    """Return the frames of each trial: grey, leading and trailing item of each of its pairs."""
+    frames = [np.concatenate([items[[-1, *pair]] for pair in pairs]) for pairs in trials]
+    _, px_per_deg = visual_field(model)
+    return stimulus_array(np.stack(frames), frame_duration=WINDOW, px_per_deg=px_per_deg)
+
+
+def trailing(responses: xr.Dataset, n_pairs: int) -> Any:
+    """Return the halves of the rate while the last of `n_pairs` trailing images is shown."""
+    late = select(responses, time=slice((3 * n_pairs - 1 + 0.01) * WINDOW, None))
+    return halves_of(late["rate"].transpose("trial", "time", "unit").to_numpy(), 1)
 
 
 def suppression(means: Means) -> Any:
@@ -217,22 +275,27 @@ HYPOTHESIS = Hypothesis(
         "trailing items; two leaders of one trailing item; one leader of nothing. Models of "
         "images: natural patches, 0.15 s each, 80 (full: 320) exposures a pair by further training "
         "of all weights. Models of tones: tones of 75 ms at 0.25 s in pairs every 1.1 s, 8 "
-        "(full: 32) exposures a pair within the run, 2 (full: 8) draws of the tones. Then one pair "
-        "a trial: the trailing item after its leader, after another pair's, after the neutral one."
+        "(full: 32) exposures a pair within the run, 2 (full: 8) draws of the tones. Images are "
+        "drawn once (full: 3 times). What only adapts sees 4 exposures in the run of the test, in "
+        "three turns of its leading images. Then one pair a trial: the trailing item after its "
+        "leader, after another pair's, after the neutral one."
     ),
     statistic=(
         "PSI = (unpredicted - predicted) / (unpredicted + predicted) of mean |rate| in 0-150 ms "
         "from the trailing onset, for the pair contingent both ways. Also: that PSI less the PSI "
         "of the pair with P(trailing | leading), or P(leading | trailing), of one half. Beside "
         "it, not judged: suppression below, and enhancement above, the response after a neutral "
-        "leader."
+        "leader; PSI of the positive and of the negative half of the rate, both above 0 if the "
+        "signal is unsigned."
     ),
     signal="|error units| of the highest level, signed halves alike",
     falsified_if="PSI is not above 0, or does not depend on either conditional probability.",
     units="index",
     missing=missing,
     observe=observe,
-    variables=("both", "forward", "backward", "suppression", "enhancement"),
+    variables=(
+        "both", "forward", "backward", "suppression", "enhancement", "positive", "negative",
+    ),
     combine=suppression,
     null=0.0,
     direction=1,
@@ -259,7 +322,21 @@ HYPOTHESIS = Hypothesis(
             statement="The same model without plasticity adapts at most.",
             transform=lambda model, seed: lesion(model, plasticity=0.0),
         ),
+        Control(
+            name="adaptation",
+            statement="Subunits that adapt to images know how often they came, not after what.",
+            variant="ADAPT",
+        ),
     ),
+    departures=(
+        "At most 320 exposures a pair, not thousands.",
+        "Differences stand for the regression: with two values of each conditional probability "
+        "they are half of its two coefficients.",
+        "That the signal is unsigned is not judged: PSI of both halves of the rate is kept, "
+        "of which the negative one is silent and 0 where signs have units of their own.",
+        "The adapting control sees images, whatever the model under test senses.",
+    ),
+    version=2,
     expectations={
         **expectation_table()["H22"], "PREDNET-noE": "?", "PREDNET-untr": "?", "AUD": "?",
         "AUD-adapt": "-", "AUD-cut": "?", "AUD-one": "?",

@@ -140,10 +140,8 @@ HYPOTHESIS = Hypothesis(
     family="retina",
     protocol=(
         "1,500 Gaussian noise images; receptive fields of the units within one pixel of the "
-        "centre by "
-        "least squares, 13 by 13 px; training on 40,000 log-luminance patches, ridge 0.1 of the "
-        "mean "
-        "variance."
+        "centre by least squares, 13 by 13 px; training on 40,000 log-luminance patches, ridge "
+        "0.1 of the mean variance. The same at full scale."
     ),
     statistic=(
         "Depth A of the annulus: the least annular mean at radii of 1 to 5 px, relative to the "
@@ -193,6 +191,11 @@ HYPOTHESIS = Hypothesis(
             transform=lambda model, seed: Rotated(model, seed),
             for_effect=False,
         ),
+    ),
+    departures=(
+        "Fields are mapped with noise, at both scales alike, and not read from weights; one ridge "
+        "of the battery's four.",
+        "The interval of A is the battery's and is wider than the four means it rests on.",
     ),
     panel=panel,
 )

@@ -170,7 +170,7 @@ HYPOTHESIS = Hypothesis(
         "Signal-to-noise ratios of 100, 30, 10, 3, 1 and 0.3 (variances of a pixel): the retina's "
         "noise is set, and its filter follows from the covariance it has learned. The central 13 "
         "by 13 pixels are raised one at a time by 0.02 over mid-grey, 0.2 s; receptive fields of "
-        "the units within one pixel of the centre."
+        "the units within one pixel of the centre. The same at full scale."
     ),
     statistic=(
         "Rank correlation of the depth A of the annulus (least annular mean at 1 to 5 px, "
@@ -198,6 +198,11 @@ HYPOTHESIS = Hypothesis(
             statement="A filter that does not follow the noise keeps its surround.",
             transform=lambda model, seed: Fixed(model),
         ),
+    ),
+    departures=(
+        "The noise is told to the model, which recomputes its filter; nothing is learned again in "
+        "dim light.",
+        "The battery's two limits, -0.9 and -0.5, are kept.",
     ),
     expectations={
         "RETINA": "+",

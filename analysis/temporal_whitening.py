@@ -195,5 +195,9 @@ HYPOTHESIS = Hypothesis(
             transform=shuffled,
         ),
     ),
+    departures=(
+        "A simulated eye over photographs, not a movie: clips at hand have 25 to 30 frames/s.",
+        "0.25 and 0.4 are the battery's limits; the source gives 10.3 % as a mean.",
+    ),
     panel=panel,
 )

@@ -146,6 +146,12 @@ HYPOTHESIS = Hypothesis(
             variant="VM-uncoupled",
         ),
     ),
+    departures=(
+        "Models have tens of units where the source has 22 and 12 cells.",
+        "That mismatch needs coupled experience is judged by the size of the response, not by "
+        "R_MM.",
+        "Flow onset at rest is measured and not judged.",
+    ),
     expectations={
         "LN": "-", "DN": "-", "ADAPT": "-", "LCA": "-", "RB": "+", "RB-cut": "-",
         "VM": "+", "VM-uncoupled": "-", "VM-gain": "-",

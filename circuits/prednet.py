@@ -17,6 +17,9 @@ grey.
 9): an additional convolution reads the next frame from the lowest R, its error alone is trained,
 and the "error units" are left to do what serves that.
 
+``static=True`` is another: each sequence is one frame of a glide, held still, so that there are as
+many photographs to learn from and no motion.
+
 Predicts, or fails to: H10, H11, H19, H22, H28, H29. Lesion: ``feedback_gain=0``.
 
 Our own choices: 24 by 32 px at 16 px per degree, 1, 8 and 16 channels of A and 4, 8 and 16 of R,
@@ -65,6 +68,8 @@ class PredNetSmall:
     """Channels of each level's representation."""
     head: bool = False
     """Train a prediction of its own instead of the error units (a control)."""
+    static: bool = False
+    """Learn from frames that stand still (a control)."""
     feedback_gain: float = 1.0
     """Of what a representation receives from the level above; 0 cuts it."""
     shape: tuple[int, int] = (24, 32)
@@ -104,17 +109,23 @@ class PredNetSmall:
         return Architecture(self.targets, self.latents, self.head)
 
     def training(self, kind: str, *, seed: int, scale: str) -> xr.DataArray:
-        """Return what it learns from: gliding photographs, or noise of their mean and variance."""
+        """Return what it learns from: gliding photographs, or noise of their mean and variance.
+
+        With `static` set, the first frame of either lasts as long as the sequence.
+        """
         check_choice("prednet", "kind", kind, ("natural", "white_noise"))
         natural = gliding_photographs(
             (SIDE, SIDE), n=self.n_training[scale], n_frames=N_FRAMES, frame_duration=self.step,
             seed=seed, px_per_deg=PX_PER_DEG,
         )  # fmt: skip
-        if kind == "natural":
-            return natural
-        rng = np.random.default_rng([seed, 1])
-        noise = rng.normal(float(natural.mean()), float(natural.std()), natural.shape)
-        return natural.copy(data=np.clip(noise, 0.0, 1.0))
+        shown = natural.to_numpy()
+        if kind == "white_noise":
+            rng = np.random.default_rng([seed, 1])
+            noise = rng.normal(float(natural.mean()), float(natural.std()), natural.shape)
+            shown = np.clip(noise, 0.0, 1.0)
+        if self.static:
+            shown = np.repeat(shown[:, :1], N_FRAMES, axis=1)
+        return natural.copy(data=shown)
 
     def untrained(self, *, seed: int) -> PredNetSmall:
         """Return the same network with the random weights that training would start from."""

@@ -122,6 +122,7 @@ ROSTER = (
     Variant(label="CHAIN", circuit="delay_chain"),
     Variant(label="PREDNET-s", circuit="prednet"),
     Variant(label="PREDNET-noE", circuit="prednet", settings={"head": True}),
+    Variant(label="PREDNET-static", circuit="prednet", settings={"static": True}),
     Variant(label="PREDNET-untr", circuit="prednet", training="none"),
     Variant(label="PREDNET-cut", circuit="prednet", lesion={"feedback_gain": 0.0}),
     Variant(label="ARF", circuit="autoregressive_flow"),

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from pcsim import catalog
+from pcsim.circuit import Population
+from pcsim.kinds import Leaky
 from pcsim.protocols import contrast_index, deepest_estimate, departure, responsive
 from pcsim.responses import make_responses
 from pcsim.stimuli import tone_events
@@ -54,40 +56,54 @@ def test_departure_is_taken_from_grey():
 
 
 def test_novelty_is_read_from_the_last_image_of_paired_sequences():
-    stimulus = NOVEL.sequences(LN, n_draws=1, seed=3)
-    last = stimulus.values[:, -1]
-    for size in NOVEL.SIZES:
-        here = stimulus["set_size"].values == size
-        novel = here & (stimulus["condition"].values == "novel")
+    stimuli = NOVEL.sequences(LN, n_draws=1, seed=3)
+    assert tuple(stimuli) == NOVEL.SIZES
+    for size, stimulus in stimuli.items():
+        values, novel = stimulus.values, stimulus["condition"].values == "novel"
+        last = values[:, -1]
         # The same images end as novel and as familiar ones, and only the familiar were shown.
-        ends = {
-            name: {one.tobytes() for one in last[m]}
-            for name, m in (("n", novel), ("f", here & ~novel))
-        }
-        assert ends["n"] == ends["f"]
-        for trial in np.flatnonzero(here):
-            seen = (stimulus.values[trial, :-1] == last[trial]).all(axis=(1, 2)).any()
-            assert seen != novel[trial]
-    spread = stimulus.values.reshape(-1, *stimulus.shape[-2:]).std(axis=(1, 2))
-    np.testing.assert_allclose(spread, NOVEL.CONTRAST, rtol=0.05)
+        ends = [{one.tobytes() for one in last[part]} for part in (novel, ~novel)]
+        assert ends[0] == ends[1]
+        for trial, images in enumerate(values[:, :-1]):
+            assert (images == last[trial]).all(axis=(1, 2)).any() != novel[trial]
+            # Every image is seen equally often before, whatever the size of the set.
+            counts = np.unique(images.reshape(len(images), -1), axis=0, return_counts=True)[1]
+            np.testing.assert_array_equal(counts, np.full(size, NOVEL.N_CYCLES))
+        spread = values.reshape(-1, *stimulus.shape[-2:]).std(axis=(1, 2))
+        np.testing.assert_allclose(spread, NOVEL.CONTRAST, rtol=0.05)
 
 
 def test_excess_and_familiarisation_of_planted_responses():
-    stimulus = NOVEL.sequences(LN, n_draws=1, seed=3)
-    novel, size = stimulus["condition"].values == "novel", stimulus["set_size"].values
-    by_image = np.full((len(size), 49), 0.5)
-    by_image[:, :3] = 4.0
-    by_image[:, -1] = np.where(novel & (size == 3), 2.1, 0.7)
-    rate = np.repeat(by_image, 6, axis=1)[..., None] * [1.0, -1.0]
-    responses = make_responses(
-        rate, time=0.05 * np.arange(1, 295), units={"population": "error", "level": 1},
-        trial=stimulus,
-    )  # fmt: skip
+    responses = {}
+    for size, stimulus in NOVEL.sequences(LN, n_draws=1, seed=3).items():
+        novel = stimulus["condition"].values == "novel"
+        images = np.full((len(novel), NOVEL.N_CYCLES * size + 1), 0.5)
+        images[:, :size] = 4.0
+        images[:, -1] = np.where(novel & (size == 3), 2.1, 0.7)
+        rate = np.repeat(images, 6, axis=1)[..., None] * [1.0, -1.0]
+        responses[size] = make_responses(
+            rate, time=0.05 * np.arange(1, rate.shape[1] + 1),
+            units={"population": "error", "level": 1}, trial=stimulus,
+        )  # fmt: skip
     found = NOVEL.measure(responses)
     np.testing.assert_allclose(found["excess_3"], 0.5)
     np.testing.assert_allclose(found["excess_24"], 0.0, atol=1e-12)
     np.testing.assert_allclose(found["familiarised"], 3.5 / 4.5)
     np.testing.assert_allclose(found["course"].values[:2], [1.0, 0.125])
+    # 0.5 at 3 images and 0 at 6: half of it at their geometric mean.
+    assert float(found["half_size"]) == pytest.approx(np.sqrt(18.0))
+
+
+def test_half_amplitude_and_time_constants_of_known_courses():
+    # 0.8 - 0.2 log2(size / 3) is half of 0.8 two octaves above 3.
+    assert NOVEL.half_amplitude([0.8, 0.6, 0.4, 0.2]) == pytest.approx(12.0)
+    assert np.isnan(NOVEL.half_amplitude([0.8, 0.7, 0.6, 0.5]))
+    assert np.isnan(NOVEL.half_amplitude([-0.1, -0.2, -0.3, -0.4]))
+    time = 0.9 * np.arange(6)
+    for tau in (0.7, 1.4):
+        fitted = NOVEL.decay_time(time, 0.4 + 2.1 * np.exp(-time / tau))
+        assert fitted == pytest.approx(tau, rel=0.02)
+    assert np.isnan(NOVEL.decay_time(time, 2.1 - np.exp(-time / 0.7)))
 
 
 def test_scrambled_shapes_have_the_ink_of_shapes_in_the_same_places():
@@ -227,9 +243,66 @@ def test_a_forward_predictor_knows_the_one_conditional_probability_only():
     np.testing.assert_allclose(means["both"], 1.0, atol=1e-6)
     np.testing.assert_allclose(means["backward"], 1.0, atol=1e-6)
     assert 0.0 < means["forward"].mean() < 0.8
-    (control,) = PAIRS.HYPOTHESIS.controls
+    control = PAIRS.HYPOTHESIS.controls[0]
     blind = PAIRS.observe(control.transform(Forward(), 1), seed=1, scale="quick")
     np.testing.assert_allclose(blind["both"], 0.0, atol=1e-6)
+
+
+def test_halves_of_the_rate_have_indices_of_their_own():
+    n = len(PAIRS.tests())
+    halves = np.full((2, n, 1), 2.0)
+    roles = [(name, role) for name, role, _, _ in PAIRS.tests()]
+    halves[0, roles.index(("both", "predicted"))] = 1.0
+    halves[1, roles.index(("both", "predicted"))] = 6.0
+    found = PAIRS.summary(halves)
+    np.testing.assert_allclose(found["positive"], 1 / 3)
+    np.testing.assert_allclose(found["negative"], -4 / 8)
+    np.testing.assert_allclose(found["both"], (4 - 7) / 11)
+    rate = np.array([[[3.0, -1.0], [-1.0, -3.0]]])
+    np.testing.assert_allclose(PAIRS.halves_of(rate, 1), [[[1.5, 0.0]], [[0.5, 2.0]]])
+
+
+@dataclass(frozen=True)
+class Tired:
+    """Answers to each pixel less, the more light it had since the trial began; knows no pairs."""
+
+    field_shape: tuple[int, int] = (8, 8)
+    px_per_deg: float = 16.0
+    tau_adaptation: float = 1.0
+    memory: int = 1
+    """Frames that it remembers."""
+    record_dt: float = 0.025
+
+    @property
+    def populations(self):
+        return (Population(name="o", kind=Leaky(tau=1.0), size=64, level=1, population="output"),)
+
+    def run(self, stimulus, *, seed=0, record=None):
+        ink = stimulus.values.reshape(*stimulus.shape[:2], -1)
+        past = np.zeros_like(ink)
+        for back in range(1, self.memory + 1):
+            past[:, back:] += ink[:, :-back]
+        rate = np.repeat(ink / (1.0 + past), 6, axis=1)
+        time = 0.025 * np.arange(1, rate.shape[1] + 1)
+        units = {"population": "output", "level": 1}
+        return make_responses(rate, time=time, units=units, trial=stimulus)
+
+
+def test_likeness_of_leader_and_trailing_image_cancels_over_turns():
+    model = Tired()
+    assert PAIRS.missing(model) == ""
+    one = PAIRS.summary(PAIRS.after_images(model, seed=1, turn=0))
+    assert np.abs(one["both"]).max() > 0.02
+    found = PAIRS.observe(model, seed=1, scale="quick")
+    for name in PAIRS.TESTED:
+        np.testing.assert_allclose(found[name], 0.0, atol=1e-9)
+
+
+def test_what_only_adapts_sees_the_pairs_in_the_run_of_the_test():
+    short, long = (PAIRS.after_images(Tired(memory=m), seed=1, turn=0) for m in (2, 60))
+    # Frames are 0.5 on average: what went before is 2 frames of 1/2 in the one, 60 in the other.
+    ratio = (1.0 + 60 * 0.5) / (1.0 + 2 * 0.5)
+    assert short[0].mean() / long[0].mean() == pytest.approx(ratio, rel=0.1)
 
 
 def test_who_learns_sequences():

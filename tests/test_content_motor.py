@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from pcsim import catalog, roster
 from pcsim.model import lesion
-from pcsim.responses import select
+from pcsim.responses import make_responses, select
 from pcsim.stimuli import BURST_PHASES, PERIODS, bursts, rhythms, tonic_period
 
 phase = importlib.import_module("pcsim.analysis.constant_phase")
@@ -34,12 +34,13 @@ def test_demonstrations_keep_the_phase_or_the_latency():
         period, latency = np.array([r[1] for r in rows]), np.stack([r[2] for r in rows])
         np.testing.assert_allclose(period, tonic_period(phase.TONIC), rtol=0.02)
         for channel, own in enumerate(BURST_PHASES[1:]):
-            elasticity, drift = phase.slopes(period, latency[:, channel])
+            elasticity, drift, r_squared = phase.slopes(period, latency[:, channel])
             assert elasticity == pytest.approx(expected, abs=0.05)
             wanted = own * (period if law == "phase" else PERIODS[1])
             # Half a frame, and what the smoothing takes from short bursts.
             np.testing.assert_allclose(latency[:, channel], wanted, atol=0.03)
             assert (drift < phase.TOLERANCE) == (law == "phase")
+            assert law == "latency" or r_squared > 0.99
 
 
 def test_jumps_move_the_cycle_and_nothing_else_does():
@@ -134,12 +135,45 @@ def test_a_chain_keeps_its_latencies_and_forgets_a_push():
     np.testing.assert_allclose(evidence["phase_shift"], 0.0, atol=0.01)
 
 
+@dataclass(frozen=True)
+class OneLate:
+    """Bursts of known phases, but for the last channel, which keeps its latency."""
+
+    senses: str = "tonic"
+    n_features: int = 2
+    phases: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    latency: float = 0.15
+
+    def run(self, stimulus, *, seed=0, record=None):
+        period = tonic_period(stimulus["tonic"].values)[:, None]
+        time = phase.FRAME * np.arange(1, stimulus.sizes["time"] + 1)
+        delays = [one * period for one in self.phases] + [self.latency]
+        turn = np.stack([(time - delay) / period for delay in delays], axis=-1)
+        units = {"population": "output", "level": 0}
+        return make_responses(np.cos(2 * np.pi * turn), time=time, units=units, trial=stimulus)
+
+
+def test_one_phase_that_drifts_refutes_whatever_the_mean_does():
+    evidence, _ = phase.observe(OneLate(), seed=0, scale="quick")
+    drift = evidence["drift"].values
+    # Eight phases are held; the last is latency / period, steeper the shorter the period.
+    assert drift[:-1].max() < 0.01
+    period = tonic_period(phase.TONIC)
+    expected = np.polyfit(np.log(period), 0.15 / period, 1)[0]
+    assert drift[-1] == pytest.approx(-expected, abs=0.01)
+    assert drift.mean() < phase.TOLERANCE < drift[-1]
+    np.testing.assert_array_equal(evidence["worst_drift"], drift.max())
+    means = {name: evidence[name].mean() for name in phase.HYPOTHESIS.variables}
+    assert phase.held(means) < 0.0
+    np.testing.assert_allclose(evidence["r_squared"][:-1], 1.0, atol=0.01)
+
+
 def test_noise_has_no_rhythm(rng):
     ratio, period, latency = phase.cycles(rng.standard_normal((1500, 6)), 0.04)
     assert ratio < phase.RHYTHMIC
     assert np.isnan(period)
     assert np.isnan(latency).all()
-    assert phase.slopes(np.full(12, np.nan), np.full(12, np.nan)) == (0.0, 1.0)
+    assert phase.slopes(np.full(12, np.nan), np.full(12, np.nan)) == (0.0, 1.0, 0.0)
 
 
 def test_concentration_and_kurtosis_of_known_signals(rng):

@@ -24,8 +24,6 @@ from pcsim.protocols import by_scale
 from pcsim.responses import make_responses
 from pcsim.stimulus import check_stimulus
 
-NOT_YET = {"constant_phase", "local_gradients", "motor_commands"}
-"""Claims whose protocol gives the numbers of scale quick alone."""
 CHECKS = {"circuits": check_model, "analysis": check_hypothesis, "experiments": check_experiment}
 EVERY = [
     pytest.param(room, name, marks=[pytest.mark.slow] if room == "analysis" else [])
@@ -203,7 +201,7 @@ def test_a_protocol_that_is_silent_on_one_scale_is_found():
 @pytest.mark.parametrize("name", catalog.names("analysis"))
 def test_protocols_give_the_numbers_of_both_scales(name):
     claim = catalog.load("analysis", name)
-    if sizes_by_scale(claim.observe) and name not in NOT_YET:
+    if sizes_by_scale(claim.observe):
         assert NAMES_FULL.search(claim.protocol), claim.protocol
 
 

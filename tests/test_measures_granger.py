@@ -81,10 +81,12 @@ def test_factors_of_a_batch_of_unlike_scales():
     units = np.array([1e-6, 3e4])
     stack = np.stack([m.spectrum(frequency) for m in models]) * units[:, None] * units
     transfer, noise = spectral_factor(stack)
-    for one, h, s in zip(models, transfer, noise, strict=True):
+    for one, h, s, given in zip(models, transfer, noise, stack, strict=True):
         np.testing.assert_allclose(s / units / units[:, None] * RATE, one.covariance, atol=1e-6)
+        size = np.sqrt(np.diag(s))  # the scale of each channel, twelve decades apart
+        rebuilt = h @ s @ h.conj().swapaxes(-1, -2)
         np.testing.assert_allclose(
-            h @ s @ h.conj().swapaxes(-1, -2), h @ s @ h.conj().swapaxes(-1, -2)
+            rebuilt / size / size[:, None], given / size / size[:, None], atol=1e-6
         )
         own = pair_granger(one.transfer(frequency), one.covariance)
         np.testing.assert_allclose(pair_granger(h, s), own, atol=1e-6)

@@ -271,6 +271,16 @@ def test_jumps_come_at_their_rate(rng):
     assert (path <= [9.0, 4.0]).all()
 
 
+def test_static_training_shows_one_frame_of_each_glide(monkeypatch):
+    monkeypatch.setattr(type(MODEL), "n_training", {"quick": 3})
+    moving = MODEL.training("natural", seed=1, scale="quick")
+    still = replace(MODEL, static=True).training("natural", seed=1, scale="quick")
+    assert still.dims == moving.dims
+    np.testing.assert_array_equal(still.values[:, 0], moving.values[:, 0])
+    np.testing.assert_array_equal(np.diff(still.values, axis=1), 0.0)
+    assert np.abs(np.diff(moving.values, axis=1)).max() > 0.05
+
+
 def test_initial_weights_keep_the_memory_open():
     architecture = Architecture()
     weights = initial_weights(architecture, 3)

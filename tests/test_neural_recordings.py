@@ -114,7 +114,12 @@ def test_unknown_choices_are_refused(tmp_path, refused):
 def test_a_recording_survives_nwb(tmp_path):
     pytest.importorskip("pynwb", reason="NWB files need pynwb")
     spikes, _ = neural.locust_receptor_rokem_2006(folder("grasshopper_rokem2006"))
-    path = neural.write_nwb(tmp_path / "locust.nwb", spikes=spikes)
-    assert neural.validate_nwb(path) == []
+    assert spikes.attrs["resolution"] == 1e-4
+    times = neural.spike_times(spikes)[0][0] / 1e-4
+    np.testing.assert_allclose(times, np.round(times), atol=1e-9)
+    animal = {"subject_id": "1", "species": "Locusta migratoria", "sex": "U", "age": "P1D/"}
+    path = neural.write_nwb(tmp_path / "locust.nwb", spikes=spikes, subject=animal)
+    found = neural.validate_nwb(path)
+    assert [m for m in found if not m.startswith("BEST_PRACTICE_SUGGESTION")] == []
     back = neural.read_nwb(path).spikes
     xr.testing.assert_allclose(back.drop_attrs(), spikes.drop_attrs(), atol=1e-9)

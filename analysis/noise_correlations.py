@@ -223,7 +223,8 @@ HYPOTHESIS = Hypothesis(
         source=(
             "9 populations of macaque V1 (counts of Henaff et al. 2021, Nat. Commun. 12:5982): "
             "0.51, standard deviation 0.18, with a mean noise correlation of 0.191 [0.139, 0.246] "
-            "(0.078 to 0.354). Measured values depend on rate, window and state (Cohen & Kohn "
+            "(0.078 to 0.354); the same counts give 0.190 here, so 0.191 is not reproduced to "
+            "rounding. Measured values depend on rate, window and state (Cohen & Kohn "
             "2011, Nat. Neurosci. 14:811)."
         ),
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,8 @@ class Cell:
     """(bin, y, x) contrast of checks, -1 or 1, its receptive field in the middle; or (bin,)."""
     width: float
     """Of a bin, seconds."""
+    recorded: tuple[int, int] = (0, 0)
+    """Bins and spikes of the whole recording."""
 
 
 @cache
@@ -80,20 +82,24 @@ def cell(name: str, scale: str) -> Cell:
     if name == "cat LGN":
         responses, stimulus = lgn_kara_2000(folder)
         count, frames = counts(responses), 2.0 * stimulus.values[0] - 1.0
-        located = len(count) // 10
+        located, whole = len(count) // 10, (len(count), int(count.sum()))
         place = receptive_field(count[:located], frames[:located])
         centred = np.roll(frames.astype(np.float32), (8 - place[0], 8 - place[1]), axis=(1, 2))[
             located:
         ]
-        return part(name, scale, count[located:], centred, float(responses["bin_width"]))
+        one = Cell(count[located:], centred, float(responses["bin_width"]), whole)
+        return part(name, scale, one)
     if name == "fly H1":
         responses, stimulus = fly_h1_deruyter(folder)
         count, values = paired(counts(responses)), paired(stimulus.values.ravel()) / 2.0
-        return part(name, scale, count, values / values.std(), 2.0 * float(responses["bin_width"]))
+        whole = len(count), int(counts(responses).sum())
+        width = 2.0 * float(responses["bin_width"])
+        return part(name, scale, Cell(count, values / values.std(), width, whole))
     spikes, stimulus = locust_receptor_rokem_2006(folder)
     count = counts(bin_spikes(spikes, 0.001))
     envelope = stimulus.values.ravel().reshape(len(count), -1).mean(axis=1)
-    return part(name, scale, count, (envelope - envelope.mean()) / envelope.std(), 0.001)
+    frames = (envelope - envelope.mean()) / envelope.std()
+    return part(name, scale, Cell(count, frames, 0.001, (len(count), spikes.sizes["spike"])))
 
 
 def counts(responses: xr.Dataset) -> Any:
@@ -106,10 +112,10 @@ def paired(values: Any) -> Any:
     return values[: values.size // 2 * 2].reshape(-1, 2).sum(axis=1, dtype=np.float64)
 
 
-def part(name: str, scale: str, count: Any, frames: Any, width: float) -> Cell:
+def part(name: str, scale: str, one: Cell) -> Cell:
     """Keep the share of a recording that the scale uses."""
-    n = int(SHARE[scale][name] * len(count))
-    return Cell(count[:n], frames[:n], width)
+    n = int(SHARE[scale][name] * len(one.count))
+    return replace(one, count=one.count[:n], frames=one.frames[:n])
 
 
 def receptive_field(count: Any, frames: Any) -> tuple[int, int]:
@@ -211,6 +217,20 @@ def spikes(one: Cell) -> Any:
 
 
 @cache
+def left_out(scale: str) -> dict[str, int]:
+    """Count the bins and spikes of the three recordings that are not scored, of all there are."""
+    cells = [cell(name, scale) for name in CELLS]
+    bins, fired = (sum(one.recorded[k] for one in cells) for k in range(2))
+    scored = [spikes(one) for one in cells]
+    return {
+        "dropped_bins": bins - sum(count.size for count in scored),
+        "total_bins": bins,
+        "dropped_spikes": fired - int(sum(count.sum() for count in scored)),
+        "total_spikes": fired,
+    }
+
+
+@cache
 def raw_bits(name: str, scale: str) -> Any:
     """Return the bits a spike on each fold of a model on the stimulus itself."""
     one = cell(name, scale)
@@ -240,6 +260,7 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
             "bits": (("unit", "stimulus"), np.array(bits)),
             "bits_raw": (("unit", "stimulus"), np.array(raw)),
             "included": ("unit", np.array(alive)),
+            **left_out(scale),
         },
         coords={"cell": ("unit", list(CELLS))},
     )
@@ -294,7 +315,8 @@ HYPOTHESIS = Hypothesis(
     ),
     statistic=(
         "Cross-validated bits a spike from the model's signal minus those from the stimulus, mean "
-        "over folds and cells."
+        "over folds and cells. Bins and spikes of the recordings that are not scored, as the scale "
+        "does not use them or they locate the field or warm the model up, are counted as left out."
     ),
     signal="error units of the lowest level (output or latent units of models without them)",
     falsified_if="The interval of the gain includes 0.",
@@ -332,5 +354,14 @@ HYPOTHESIS = Hypothesis(
         "LN": "-",
         **dict.fromkeys(("RETINA", "LGN", "HOSOYA", "PATH", "RB-untr"), "?"),
     },
+    departures=(
+        "Fly and locust saw no images: their stimulus sets the contrast of a patch in the model's "
+        "field. The size of the cat's checks is not in its file: a check is a pixel.",
+        "The signal gives 9, 4 and 4 channels to the regression and the stimulus 9, 1 and 1. The "
+        "number of parameters is equal in the control of filters only.",
+        "The control of time turns each segment of about 8 s, not the recording.",
+        "Of the locust's two recordings only that at 200 Hz (929 spikes) is used.",
+        "Pairs of the fly's bins of 2 ms are one bin.",
+    ),
     panel=panel,
 )

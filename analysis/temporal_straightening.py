@@ -246,7 +246,9 @@ HYPOTHESIS = Hypothesis(
         source=(
             "9 populations of macaque V1 (Henaff et al. 2021, Nat. Commun. 12:5982, curvature "
             "estimates): natural -0.0 [-11.1, 11.5], unnatural 77.6 [56.4, 101.4], difference "
-            "-77.6 [-90.0, -66.1] degrees. Their LN-LN control: 11.9 and 41.2."
+            "-77.6 [-90.0, -66.1] degrees, averaged from the published table; it does not "
+            "follow from the counts here, whose noise is too strong. Their LN-LN control: 11.9 and "
+            "41.2."
         ),
     ),
     requirements=(

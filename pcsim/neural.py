@@ -37,6 +37,11 @@ from pcsim.neural_nwb_read import NwbContents, read_nwb, validate_nwb
 from pcsim.neural_poisson import spikes_from_rates
 from pcsim.neural_quality import exclude_units, exclusions, responses_from_array
 from pcsim.neural_spikes import check_spikes, make_spikes, spike_times
+from pcsim.neural_tables import (
+    field_potential_spectra,
+    macaque_ganglion_benardete,
+    mouse_scenes_allen,
+)
 
 __all__ = [
     "NwbContents",
@@ -46,17 +51,20 @@ __all__ = [
     "check_spikes",
     "exclude_units",
     "exclusions",
+    "field_potential_spectra",
     "fly_h1_deruyter",
     "images_92",
     "lgn_kara_2000",
     "locust_receptor_rokem_2006",
     "macaque_ganglion_apricot",
+    "macaque_ganglion_benardete",
     "macaque_v1_counts_henaff_2021",
     "macaque_v1_curvature_henaff_2021",
     "macaque_v1_henaff_2021",
     "macaque_v1_psth_henaff_2021",
     "macaque_v1_sparseness_tang_2018",
     "make_spikes",
+    "mouse_scenes_allen",
     "mouse_v1_allen",
     "psth",
     "rdms_92_images",

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from pcsim.messages import refusal
 
-__all__ = ["absent_recordings", "read_mat", "read_npz", "recording_file", "recording_folder"]
+__all__ = [
+    "absent_recordings",
+    "read_mat",
+    "read_npy",
+    "read_npz",
+    "recording_file",
+    "recording_folder",
+]
 
 ADVICE = "Set PCSIM_DATA to the folder that holds it."
 
@@ -67,6 +74,19 @@ def read_npz(
     except Exception as error:
         raise _damaged(where, source, error) from None
     return _with_keys(where, source, found, keys)
+
+
+def read_npy(where: str, path: str | os.PathLike[str], name: str) -> NDArray[np.float64]:
+    """Return the one array of an npy file, refusing one that is damaged or not finite."""
+    source = recording_file(where, path, name)
+    try:
+        with source.open("rb") as file:
+            found = np.load(file, allow_pickle=False).astype(np.float64)
+    except Exception as error:
+        raise _damaged(where, source, error) from None
+    if not np.isfinite(found).all():
+        raise _damaged(where, source, ValueError("values that are not finite"))
+    return np.asarray(found)
 
 
 def read_mat(

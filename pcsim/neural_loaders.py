@@ -122,7 +122,7 @@ def locust_receptor_rokem_2006(
     Returns
     -------
     spikes
-        One trial; `pcsim.neural.bin_spikes` counts them.
+        One trial; `pcsim.neural.bin_spikes` counts them. Their times are multiples of 0.1 ms.
     stimulus : (1, 200000, 1)
         Amplitude modulation at 20 kHz, decibels.
 
@@ -143,7 +143,7 @@ def locust_receptor_rokem_2006(
         [[times]],
         stop=envelope.size * step,
         time_unit="us",
-        attrs=attrs,
+        attrs={**attrs, "resolution": 1e-4},
         units={"level": 0, "area": "auditory nerve"},
         trial={"condition": [condition]},
     )

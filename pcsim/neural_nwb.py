@@ -4,10 +4,12 @@ Layout: trials follow one another with a pause between; the `trials` table has `
 `stop_time`, `onset_time` (where the trial's own clock is 0) and every label; spikes are `units` in
 session time; rates are a TimeSeries `rate` in the processing module `pcsim`, with the labels of
 its units in the table `rate_units`; the stimulus is the TimeSeries or ImageSeries `stimulus`.
+Both have `starting_time` and `rate` where samples are regular, which several trials seldom are.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 import warnings
@@ -27,13 +29,26 @@ from pcsim.responses import check_responses
 from pcsim.stimulus import check_stimulus
 from pcsim.storage import atomic_path
 
-__all__ = ["MODULE", "import_pynwb", "write_nwb"]
+__all__ = ["MODULE", "SIMULATED", "import_pynwb", "write_nwb"]
 
 Floats = NDArray[np.float64]
 
 MODULE = "pcsim"
 PAUSE = 1.0
 """Between trials, seconds."""
+REGULAR = 1e-9
+"""Seconds by which a sample may be off a constant rate; the NWB inspector rounds there too."""
+SIMULATED: Mapping[str, str] = {
+    "subject_id": "simulated",
+    "species": "http://purl.obolibrary.org/obo/NCBITaxon_32630",
+    "sex": "U",
+    "age": "P0D",
+    "description": (
+        "No animal: simulated with pcsim. The species is the taxonomy's 'synthetic construct'; "
+        "sex and age are placeholders that NWB asks for."
+    ),
+}
+"""The subject of a simulation."""
 
 
 def import_pynwb(where: str) -> Any:
@@ -56,7 +71,7 @@ def write_nwb(
     spikes: xr.Dataset | None = None,
     responses: xr.Dataset | None = None,
     stimulus: xr.DataArray | None = None,
-    description: str = "Simulated with pcsim",
+    description: str | None = None,
     session_start: datetime | None = None,
     subject: Mapping[str, str] | None = None,
 ) -> Path:
@@ -67,13 +82,16 @@ def write_nwb(
     path
         Ends in ``.nwb``.
     spikes, responses, stimulus
-        Of the same trials.
+        Of the same trials. ``attrs["resolution"]`` of the spikes is the smallest difference that
+        two spike times can have, seconds; without it they are taken to be as fine as stored.
     description
-        Of the session.
+        Of the session; unless given "Simulated with pcsim", or the citation of a recording.
     session_start
         With a time zone; 1970-01-01 UTC unless given, as a simulation has no date.
     subject
-        What NWB knows of an animal: `subject_id`, `species`, `sex`, `age` ...; none for a model.
+        What NWB knows of an animal: `subject_id`, `species` (Latin), `sex`, `age` ("P90D") ...
+        Unless given, that of the file which `read_nwb` read, `SIMULATED` for a model, and none for
+        a recording of another origin: give it, the NWB inspector misses it.
 
     Raises
     ------
@@ -93,14 +111,15 @@ def write_nwb(
         found = f"session_start {start} without a time zone"
         raise ValueError(refusal(where, found, "one with", "Pass tzinfo=datetime.UTC."))
     onset, first, last = _clock(where, parts)
+    animal = subject or _subject(parts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file = pynwb.NWBFile(
-            session_description=description,
+            session_description=description or _description(parts),
             identifier=str(uuid.uuid4()),
             session_start_time=start,
-            keywords=["simulation", "predictive coding"],
-            subject=pynwb.file.Subject(**subject) if subject else None,
+            keywords=["recording" if _recorded(parts) else "simulation", "predictive coding"],
+            subject=pynwb.file.Subject(**animal) if animal else None,
         )
         _add_trials(file, next(iter(parts.values())), onset, first, last)
         if spikes is not None:
@@ -135,6 +154,28 @@ def _checked(
             found = f"{name} of other trials than {next(iter(parts))}"
             raise ValueError(refusal(where, found, "the same trials", "Select the same of all."))
     return parts
+
+
+def _recorded(parts: Mapping[str, Any]) -> bool:
+    """Say whether any part is of a recording: loaders write a citation, `read_nwb` the file."""
+    marks = {"citation", "nwb_identifier"}
+    return any(
+        marks & set(part.attrs) and part.attrs.get("subject") != json.dumps(dict(SIMULATED))
+        for part in parts.values()
+    )
+
+
+def _description(parts: Mapping[str, Any]) -> str:
+    cited = [str(part.attrs["citation"]) for part in parts.values() if "citation" in part.attrs]
+    return cited[0] if cited else "A recording" if _recorded(parts) else "Simulated with pcsim"
+
+
+def _subject(parts: Mapping[str, Any]) -> Mapping[str, str]:
+    for part in parts.values():
+        if "subject" in part.attrs:
+            read: Mapping[str, str] = json.loads(part.attrs["subject"])
+            return read
+    return {} if _recorded(parts) else SIMULATED
 
 
 def _clock(where: str, parts: Mapping[str, Any]) -> tuple[Floats, Floats, Floats]:
@@ -191,6 +232,17 @@ def _add_spikes(file: Any, spikes: xr.Dataset, onset: Floats) -> None:
             id=int(unit),
             **{name: values[column].item() for name, values in labels.items()},
         )
+    end = float((onset + spikes["stop"].values).max())
+    file.units.resolution = float(spikes.attrs.get("resolution", np.spacing(end)))
+
+
+def _timing(times: Floats) -> dict[str, Any]:
+    """Return the start and rate of samples that are regular, else the time of each."""
+    if times.size > 1 and times[-1] > times[0]:
+        rate = (times.size - 1) / (times[-1] - times[0])
+        if np.abs(times[0] + np.arange(times.size) / rate - times).max() <= REGULAR:
+            return {"starting_time": float(times[0]), "rate": float(rate)}
+    return {"timestamps": times}
 
 
 def _add_rates(pynwb: Any, file: Any, responses: xr.Dataset, onset: Floats) -> None:
@@ -204,7 +256,7 @@ def _add_rates(pynwb: Any, file: Any, responses: xr.Dataset, onset: Floats) -> N
             name="rate",
             data=values,
             unit=unit,
-            timestamps=times,
+            **_timing(times),
             description="Rate (time, unit); times are ends of bins",
             comments=f"bin_width={width!r}",
         )
@@ -230,7 +282,7 @@ def _add_stimulus(pynwb: Any, file: Any, stimulus: xr.DataArray, onset: Floats) 
     series: dict[str, Any] = {
         "name": "stimulus",
         "data": values,
-        "timestamps": times,
+        **_timing(times),
         "comments": comments,
         "description": f"Stimulus, frames {stimulus.dims[1:]}",
     }

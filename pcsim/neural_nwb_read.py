@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pcsim.messages import check_choice, refusal
-from pcsim.neural_nwb import MODULE, import_pynwb
+from pcsim.neural_nwb import MODULE, SIMULATED, import_pynwb
 from pcsim.neural_quality import MISSING, counted
 from pcsim.neural_spikes import TIME_UNITS, make_spikes, renamed
 from pcsim.responses import make_responses, stimulus_array
@@ -82,8 +83,10 @@ def read_nwb(
     with _opened(path, where) as file:
         given = {"population": population, "level": level, "area": area}
         source = {"source": Path(path).name, "nwb_identifier": str(file.identifier)}
+        source |= _subject(file)
         spikes = None if file.units is None else _spikes(where, file, given, time_unit, missing)
-        spikes = None if spikes is None else spikes.assign_attrs(source)
+        fine = {} if spikes is None else _resolution(file.units)
+        spikes = None if spikes is None else spikes.assign_attrs(source | fine)
         module = file.processing.get(MODULE)
         responses = None
         if module is not None and "rate" in module.data_interfaces:
@@ -277,13 +280,32 @@ def _own_trials(where: str, file: Any, n_samples: int) -> tuple[_Trials, int]:
     return trials, n_samples // trials.onset.size
 
 
+def _sampled(series: Any, n: int) -> NDArray[np.float64]:
+    """Return the times of the first `n` samples."""
+    if series.timestamps is not None:
+        return np.asarray(series.timestamps[:n], float)
+    return float(series.starting_time) + np.arange(n) / float(series.rate)
+
+
+def _subject(file: Any) -> dict[str, str]:
+    """Return what the file says of the subject, as one text."""
+    fields = {} if file.subject is None else file.subject.fields
+    said = {name: value for name, value in fields.items() if isinstance(value, str)}
+    return {"subject": json.dumps(dict(SIMULATED) if said == SIMULATED else said)} if said else {}
+
+
+def _resolution(units: Any) -> dict[str, float]:
+    fine = units.resolution
+    return {"resolution": float(fine)} if fine is not None and fine > 0 else {}
+
+
 def _responses(where: str, file: Any, module: Any, attrs: dict[str, Any]) -> xr.Dataset:
     series, table = module["rate"], module["rate_units"]
     trials, n_times = _own_trials(where, file, series.data.shape[0])
     units = _columns(table)
     named = units.pop("unit")
     rate = np.asarray(series.data[:], float).reshape(trials.onset.size, n_times, named.size)
-    time = np.asarray(series.timestamps[:n_times], float) - trials.onset[0]
+    time = _sampled(series, n_times) - trials.onset[0]
     responses = make_responses(rate, time=time, units=units, trial=trials.labels, attrs=attrs)
     responses["rate"].attrs["units"] = str(series.unit)
     labels = {"unit": named, "trial": trials.number, **_settings(series.comments)}
@@ -306,6 +328,9 @@ def _stimulus(where: str, file: Any, series: Any) -> xr.DataArray:
 def validate_nwb(path: str | os.PathLike[str]) -> list[str]:
     """Return what is wrong with an NWB file: of the NWB inspector if installed, and of pynwb.
 
+    A finding of the inspector begins with its weight, CRITICAL, ERROR, BEST_PRACTICE_VIOLATION or
+    BEST_PRACTICE_SUGGESTION, and ends with the name of the check.
+
     Raises
     ------
     ValueError
@@ -322,5 +347,7 @@ def validate_nwb(path: str | os.PathLike[str]) -> list[str]:
         if importlib.util.find_spec("nwbinspector") is not None:
             inspector = importlib.import_module("nwbinspector")
             messages = inspector.inspect_nwbfile(nwbfile_path=str(path))
-            found += [f"{m.importance.name}: {m.message}" for m in messages]
+            found += [
+                f"{m.importance.name}: {m.message} [{m.check_function_name}]" for m in messages
+            ]
     return found

@@ -14,9 +14,12 @@ import xarray as xr
 
 from pcsim import catalog, neural
 from pcsim.contract import check_hypothesis
+from pcsim.experiment import run_experiment
 from pcsim.experiment_battery import battery_pieces, judge_piece, observe_piece
+from pcsim.experiment_exclusions import read_exclusions
 from pcsim.measures import bootstrap_rsa, compare_rdms, pseudovalues, rdm_matrix, resample_indices
 from pcsim.model import lesion
+from pcsim.report import write_report
 from pcsim.responses import make_responses
 from pcsim.roster import save_model
 from pcsim.verdict import Outcome, read_csv
@@ -135,6 +138,7 @@ def test_a_silent_pattern_is_unlike_all_others(rng):
     matrix = rdm_matrix(similarity.dissimilarities(rates))
     np.testing.assert_allclose(np.delete(matrix[2], 2), 1.0)
     assert matrix[0, 1] == pytest.approx(1.0 - np.corrcoef(rates[0], rates[1])[0, 1], abs=1e-12)
+    assert similarity.unvarying(rates).tolist() == [False, False, True, False, False]
 
 
 def test_the_deepest_estimate_is_read():
@@ -184,6 +188,8 @@ def test_a_copy_of_the_image_is_as_good_as_its_pixels(recordings):
     assert abs(float(pixels["human"].mean())) < 0.15
     silent = similarity.observe(Copies(gain=0.0), seed=0, scale="quick")
     assert not silent["included"].any()
+    found = [(int(one["dropped_patterns"]), int(one["total_patterns"])) for one in (copy, silent)]
+    assert found == [(0, 92), (92, 92)]
 
 
 # H43
@@ -267,6 +273,65 @@ def test_a_copy_predicts_the_cat_cell_as_its_checks_do(recordings):
         features, spikes.spikes(one), n_folds=5, penalties=spikes.PENALTIES
     )
     np.testing.assert_allclose(bits, spikes.raw_bits("cat LGN", "quick"), atol=0.01)
+
+
+@pytest.fixture
+def short_recordings(tmp_path, monkeypatch, rng):
+    """Write three short recordings as their files are; return their spikes that are scored."""
+    bits = rng.integers(0, 2, (2000, 16, 16), dtype=np.uint8)
+    lgn = rng.poisson(0.7, 2000)
+    fly = (rng.uniform(size=40_000) < 0.2).astype(np.uint8)
+    # Ten spikes lie in the last millisecond but one, one at the very end lies in no bin.
+    locust = np.sort(np.r_[rng.choice(9980, 150, replace=False) * 100.0, 998_100 + np.arange(10)])
+    files = {
+        "lgn_cat_kara2000/c2p3.npz": {
+            "counts": lgn, "stim_bits": np.packbits(bits.reshape(2000, -1), axis=1),
+            "bin_ms": 15.6, "shape": bits.shape,
+        },
+        "fly_h1_deruyter/c1p8.npz": {
+            "rho": np.packbits(fly), "stim_deg_s": rng.standard_normal(40_000), "dt_ms": 2.0,
+            "n": 40_000,
+        },
+        "grasshopper_rokem2006/grasshopper.npz": {
+            "stim1": rng.standard_normal(20_000), "stim1_dt_us": 50.0,
+            "spikes1_us": np.r_[locust, 1e6],
+        },
+    }  # fmt: skip
+    for name, arrays in files.items():
+        (tmp_path / name).parent.mkdir()
+        np.savez(tmp_path / name, **arrays)
+    monkeypatch.setenv("PCSIM_DATA", str(tmp_path))
+    kept = (spikes.cell, spikes.raw_bits, spikes.left_out)
+    for function in kept:
+        function.cache_clear()
+    # Cat: a tenth (200) locates, a quarter of the rest (450), of which a tenth (45) warms up. Fly:
+    # 3 % of 20000 pairs (600), a tenth warms up. Locust: a tenth of 1000 bins warms up.
+    scored = lgn[245:650].sum() + fly[120:1200].sum() + ((locust >= 1e5) & (locust < 1e6)).sum()
+    yield int(scored), int(lgn.sum() + fly.sum() + locust.size + 1)
+    for function in kept:
+        function.cache_clear()
+
+
+@pytest.mark.slow
+def test_what_a_recording_loses_reaches_the_report(short_recordings, tmp_path):
+    scored, fired = short_recordings
+    settings = {"models": ("LN",), "hypotheses": ("spike_prediction",), "seeds": 3}
+    experiment = catalog.load("experiments", "correspondence")
+    run = run_experiment(experiment, settings=settings, out=tmp_path / "run", workers=0)
+    rows = {
+        row["what"]: (row["excluded"], row["total"])
+        for row in read_exclusions(run.folder / "exclusions.csv")
+        if row["model"] == "LN" and not row["control"]
+    }
+    bins = 3 * (2000 + 20_000 + 1000)
+    left = bins - 3 * (405 + 540 + 900)
+    assert rows["bins"] == (left, bins)
+    assert rows["spikes"] == (3 * (fired - scored), 3 * fired)
+    assert rows["units"] == (0, 9)
+    write_report([run], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert f"{left} of {bins} bins left out" in page
+    assert "Differs from its source" in page
 
 
 def test_panels_draw_the_saved_numbers(recordings):

@@ -115,8 +115,13 @@ def test_ceiling_of_eight_sessions(rdms):
     pairwise = compare_rdms(brain, brain)[np.triu_indices(8, 1)]
     assert pairwise.mean() == pytest.approx(0.19, abs=0.005)
     lower, upper = noise_ceiling(brain)
-    # "About 0.29-0.56": the lower bound is higher if one session is left out and not both.
-    assert (lower, upper) == pytest.approx((0.29, 0.56), abs=0.06)
+    # "About 0.29-0.56" is not reproduced: the departures of H42 say so.
+    assert (round(lower, 2), round(upper, 2)) == (0.35, 0.54)
+    # Sessions stand in pairs, two a subject; both left out, the same z scores by hand.
+    scores = (brain - brain.mean(1, keepdims=True)) / brain.std(1, keepdims=True)
+    rest = [np.delete(scores, [k - k % 2, k - k % 2 + 1], axis=0).mean(0) for k in range(8)]
+    both = np.mean([np.corrcoef(scores[k], rest[k])[0, 1] for k in range(8)])
+    assert round(both, 2) == 0.32
 
 
 # Macaque V1 and image sequences: H18, H19, H20.

@@ -272,6 +272,7 @@ HYPOTHESIS = Hypothesis(
     missing=missing,
     recordings=(RECORDING,),
     observe=observe,
+    shared=("unit",),
     variables=("human", "monkey", "hmax"),
     combine=similarity,
     null=0.0,

@@ -132,7 +132,8 @@ def wider_interval(
     :math:`\bar v \pm t_{R-1}\, s/\sqrt R`, takes the value of each replica as one
     observation: exact for normal values whatever lies within the replicas, but it
     shrinks to nothing where a few replicas happen to agree. The wider of both is never narrower
-    than either, so the level is that of Student's interval or below.
+    than either, so the level is that of Student's interval or below: 5 % for normal values of the
+    replicas, more if these are strongly skewed (docs/statistics.md).
 
     Where replicas share units or stimuli, Student's over replicas lacks what these add, and holds
     nothing. Two more are taken: Student's over the shared members, and that of both together

@@ -88,7 +88,7 @@ def test_identical_replicas_do_not_narrow_the_interval(rng):
 
 
 def test_variance_is_that_of_a_crossed_table(rng):
-    # Owen (2007), theorem 1, for a full table: rows, columns and the rest by their own numbers.
+    # Owen (2007), for a full table: rows, columns and the rest by their own numbers.
     table = rng.normal(size=(4, 1)) + 0.7 * rng.normal(size=(1, 9)) + 0.9 * rng.normal(size=(4, 9))
     found = hierarchical_bootstrap([Sample({"v": row}) for row in table], shared=("unit",))
     rows, columns, rest = margins(table)

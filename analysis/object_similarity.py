@@ -270,8 +270,7 @@ HYPOTHESIS = Hypothesis(
         "Pearson correlation of the model's 4186 dissimilarities with those of mean human IT "
         "(316 voxels), as jackknife pseudo-values of the images. Beside it, not judged: monkey IT "
         "(674 neurons), tau a, and the mean over eight sessions of single subjects, to which the "
-        "noise ceiling belongs. The interval takes the images anew for each replica: it is up to "
-        "the root of their number narrower than one over images alone."
+        "noise ceiling belongs. The interval takes the images anew once for all replicas."
     ),
     signal="latent units of the deepest level (output or error units of models without them)",
     falsified_if="The correlation does not exceed that of HMAX (0.216).",
@@ -279,6 +278,7 @@ HYPOTHESIS = Hypothesis(
     missing=missing,
     recordings=(RECORDING,),
     observe=observe,
+    shared=("unit",),
     variables=("human", "monkey", "hmax"),
     combine=similarity,
     null=0.0,

@@ -324,6 +324,7 @@ HYPOTHESIS = Hypothesis(
     missing=missing,
     recordings=RECORDINGS,
     observe=observe,
+    shared=("unit", "stimulus"),
     variables=("gain",),
     null=0.0,
     direction=1,

@@ -8,8 +8,10 @@ null. Present: the published effect, for power. `rates.csv` counts verdicts for 
 `table.csv` pools them, `needed.csv` says how many replicas suffice.
 
 Controls are without noise and show nothing, falsifiers are met without noise, unless they are what
-is tested: nothing saves a verdict from being wrong. `--set runs=FOLDER` adds the scatter of a
-finished battery (`components.csv`) and the replicas that it asks for.
+is tested: nothing saves a verdict from being wrong. Where a hypothesis says that its replicas
+share units, `shared.csv` counts false claims on evidence in which they do, by the rule that knows
+of it (3) and by the one that does not (2); elsewhere both are one. `--set runs=FOLDER` adds the
+scatter of a finished battery (`components.csv`) and the replicas that it asks for.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import csv
 import io
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ import xarray as xr
 
 from pcsim import catalog
 from pcsim.experiment import Experiment, Piece, Run
+from pcsim.hypothesis_claim import Hypothesis
 from pcsim.stats_binomial import clopper_pearson, replicas_needed, student_power
 from pcsim.storage import write_text
 from pcsim.verdict import ALPHA, Outcome, Verdict, adjust
@@ -48,6 +51,9 @@ CLAIMS = (Outcome.SUPPORTED.value, Outcome.QUALITATIVE.value)
 RULES = {"1": first_rule, "2": wider_interval}
 WHERE = ("kind", "n", "units", "share", "noise", "size")
 SYMMETRIC = ("normal", "heavy")
+SPLITS = ((0.0, 1.0), (0.3, 0.3), (0.5, 0.5), (1.0, 0.0))
+"""Shares of variance between replicas and in shared units; what is left is of units in replicas."""
+SHARED = ("normal", "heavy", "skew away")
 POWER = 0.8
 
 
@@ -66,11 +72,22 @@ def cells(kinds: Sequence[str], plan: Mapping[str, Any]) -> list[Situation]:
     return [one for one in found if one.kind in kinds]
 
 
+def shared_cells(plan: Mapping[str, Any]) -> list[Situation]:
+    """Return the situations in which all replicas share their units; the effect is absent."""
+    return [
+        Situation(kind="absent", n=n, units=units, share=share, shared=common, noise=noise)
+        for n in plan["replicas"]
+        for units in plan["shared_units"]
+        for share, common in SPLITS
+        for noise in (SHARED if common == 1.0 else SHARED[:1])
+    ]
+
+
 def simulate(
     folder: Path, needs: Mapping[str, Path], *, hypothesis: str, seed: int, plan: Mapping[str, Any]
 ) -> None:
     """Judge simulated evidence of one hypothesis in all situations; keep verdicts and p."""
-    claim = catalog.load("analysis", hypothesis)
+    claim = replace(catalog.load("analysis", hypothesis), shared=())
     scene, rows, kept = Scene(claim), [], []
     for at in cells(situations(claim), plan):
         rng = np.random.default_rng([seed, zlib.crc32(f"{claim.id} {at}".encode())])
@@ -83,7 +100,34 @@ def simulate(
         for rule, one in judged.items():
             rows.append({**asdict(at), "rule": rule})
             kept.append(([OUTCOMES.index(str(outcome)) for outcome in one.outcomes], one.p))
-    places = {name: ("cell", [row[name] for row in rows]) for name in (*WHERE, "rule")}
+    keep(folder, claim, rows, kept)
+
+
+def simulate_shared(
+    folder: Path, needs: Mapping[str, Path], *, hypothesis: str, seed: int, plan: Mapping[str, Any]
+) -> None:
+    """Judge evidence with shared units by the rule that knows of it and by the one before."""
+    claim = catalog.load("analysis", hypothesis)
+    judges = {"2": replace(claim, shared=()), "3": claim}
+    scene, rows, kept = Scene(claim), [], []
+    for at in shared_cells(plan):
+        code = zlib.crc32(f"{claim.id} {at} {at.shared}".encode())
+        ours, theirs = scene.evidence(at, plan["shared_sets"], np.random.default_rng([seed, code]))
+        for rule, one in judges.items():
+            judged = judge_many(one, ours, theirs, draws=plan["draws"])["wider"]
+            rows.append({**asdict(at), "rule": rule})
+            kept.append(([OUTCOMES.index(str(outcome)) for outcome in judged.outcomes], judged.p))
+    keep(folder, claim, rows, kept)
+
+
+def keep(
+    folder: Path,
+    claim: Hypothesis,
+    rows: Sequence[Mapping[str, Any]],
+    kept: Sequence[tuple[list[int], Any]],
+) -> None:
+    """Save outcome and p of every data set of every situation."""
+    places = {name: ("cell", [row[name] for row in rows]) for name in (*WHERE, "shared", "rule")}
     xr.Dataset(
         {
             "outcome": (("cell", "set"), np.array([one[0] for one in kept], dtype=np.int8)),
@@ -107,27 +151,39 @@ def names(settings: Mapping[str, Any]) -> list[str]:
 
 
 def pieces(settings: Mapping[str, Any]) -> list[Piece]:
-    """Return a piece for each hypothesis and seed."""
-    wanted = ("family_draws", "replicas", "shares", "sizes", "n_sets", "draws")
+    """Return a piece for each hypothesis and seed, and one more if its replicas share units."""
+    wanted = ("replicas", "draws", "family_draws", "shares", "sizes", "n_sets")
     plan = {name: settings[name] for name in wanted}
-    return [
-        Piece(
-            key=f"simulate/{Path(name).stem}/{seed}", task=simulate,
-            kwargs={"hypothesis": name, "seed": seed, "plan": plan},
-            sources=(str(Path(name).resolve()),) if name.endswith(".py") else (),
-        )
-        for name in names(settings)
-        for seed in settings["seeds"]
-    ]  # fmt: skip
+    crossed = {name: settings[name] for name in (*wanted[:2], "shared_units", "shared_sets")}
+    found = []
+    for name in names(settings):
+        tasks = [("simulate", simulate, plan)]
+        if shares_units(name):
+            tasks.append(("shared", simulate_shared, crossed))
+        found += [
+            Piece(
+                key=f"{folder}/{Path(name).stem}/{seed}", task=task,
+                kwargs={"hypothesis": name, "seed": seed, "plan": settled},
+                sources=(str(Path(name).resolve()),) if name.endswith(".py") else (),
+            )
+            for folder, task, settled in tasks
+            for seed in settings["seeds"]
+        ]  # fmt: skip
+    return found
 
 
-def gather(run: Run) -> list[xr.Dataset]:
+def shares_units(name: str) -> bool:
+    """Whether the replicas of a hypothesis share their units."""
+    return "unit" in catalog.load("analysis", name).shared
+
+
+def gather(run: Run, chosen: Iterable[str], folder: str) -> list[xr.Dataset]:
     """Return what was simulated, all seeds of a hypothesis together, by id."""
     found = []
-    for name in names(run.settings):
+    for name in chosen:
         parts = []
         for seed in run.settings["seeds"]:
-            path = run.piece(f"simulate/{Path(name).stem}/{seed}") / "result.nc"
+            path = run.piece(f"{folder}/{Path(name).stem}/{seed}") / "result.nc"
             with xr.open_dataset(path, engine="h5netcdf") as one:
                 parts.append(one.load())
         found.append(xr.concat(parts, "set", combine_attrs="override"))
@@ -136,19 +192,25 @@ def gather(run: Run) -> list[xr.Dataset]:
 
 def collect(run: Run) -> None:
     """Write rates of every situation, pooled and family-wise rates, power, replicas needed."""
-    simulated = gather(run)
+    every = names(run.settings)
+    simulated = gather(run, every, "simulate")
     rates = [row for one in simulated for row in rate_rows(one)]
     write_rows(run.folder / "rates.csv", rates)
     pooled = [*pool(rates, (*WHERE, "rule"), "all"), *pool_hypotheses(rates)]
     write_rows(run.folder / "table.csv", [*pooled, *family_rows(simulated)])
     write_rows(run.folder / "power.csv", power_rows(simulated))
+    crossed = gather(run, filter(shares_units, every), "shared")
+    if crossed:
+        where = (*WHERE, "shared", "rule")
+        rates = [row for one in crossed for row in rate_rows(one, where)]
+        write_rows(run.folder / "shared.csv", [*pool(rates, where, "all"), *rates])
     saved = [row for folder in run.settings["runs"] for row in components(folder)]
     if saved:
         write_rows(run.folder / "components.csv", saved)
     write_rows(run.folder / "needed.csv", needed_rows(simulated, saved))
 
 
-def rate_rows(data: xr.Dataset) -> list[dict[str, Any]]:
+def rate_rows(data: xr.Dataset, where: Sequence[str] = (*WHERE, "rule")) -> list[dict[str, Any]]:
     """Return the counts of a hypothesis; a claim that its own p does not bear out is open."""
     outcome = data["outcome"].to_numpy()
     claims = np.isin(outcome, [OUTCOMES.index(o) for o in (*CLAIMS, "NON-SPECIFIC")])
@@ -157,7 +219,7 @@ def rate_rows(data: xr.Dataset) -> list[dict[str, Any]]:
     rows = []
     for k in range(data.sizes["cell"]):
         counts = np.bincount(outcome[k], minlength=len(OUTCOMES))
-        row = {"scope": data.attrs["id"], **{w: data[w].values[k] for w in (*WHERE, "rule")}}
+        row = {"scope": data.attrs["id"], **{w: data[w].values[k] for w in where}}
         rows.append(with_rates(row, dict(zip(OUTCOMES, counts.tolist(), strict=True))))
     return rows
 
@@ -320,11 +382,11 @@ def figures(run: Run) -> dict[str, Figure]:
 QUICK = {
     "seeds": 1, "hypotheses": ("all",), "replicas": (3, 5, 10), "shares": (0.0, 0.3, 0.7, 1.0),
     "sizes": (1.0, 2.0, 5.0), "n_sets": 200, "draws": 200,
-    "family_draws": 1000, "runs": (),
+    "family_draws": 1000, "runs": (), "shared_units": (3, 40), "shared_sets": 2000,
 }  # fmt: skip
 FULL = {
     **QUICK, "seeds": 5, "replicas": (3, 5, 10, 20), "sizes": (1.0, 1.5, 2.0, 3.0, 5.0, 10.0),
-    "n_sets": 400, "draws": 1000,
+    "n_sets": 400, "draws": 1000, "shared_sets": 4000,
 }  # fmt: skip
 
 EXPERIMENT = Experiment(

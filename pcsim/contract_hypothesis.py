@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 from zlib import crc32
@@ -208,6 +208,8 @@ def false_calls(hypothesis: Hypothesis, evidence: xr.Dataset) -> int:
     the model and three of every control, so that model and control differ by chance alone.
     """
     rng = np.random.default_rng(0)
+    # Units that are dealt out are shared no more.
+    hypothesis = replace(hypothesis, shared=())
     units = np.flatnonzero(evidence["included"].values)
     calls = 0
     for _ in range(N_SPLITS):

@@ -19,9 +19,10 @@ from pcsim.hypothesis_parts import (
     Requirement,
     check_direction,
 )
-from pcsim.messages import refusal, unknown_name
+from pcsim.messages import check_choice, refusal, unknown_name
 from pcsim.model import Model
 from pcsim.neural_files import absent_recordings
+from pcsim.stats_bootstrap import SHAREABLE
 from pcsim.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ class Hypothesis:
     """Reason why a model has no such signal, "" if it has."""
     recordings: tuple[str, ...] = ()
     """Folders in PCSIM_DATA with the recordings it needs; without them it is N/A for any model."""
+    shared: tuple[str, ...] = ()
+    """Which of "unit" and "stimulus" are the same ones in every replica, as recorded cells are,
+    while the claim is about more than these. Then the interval takes them anew for all replicas at
+    once, and does not shrink below what they allow. Not for a circuit's own units, nor for a set of
+    stimuli that is all the claim is about."""
     combine: Combine = mean_of_the_variable
     null: float = 0.0
     direction: int = 1
@@ -101,6 +107,11 @@ class Hypothesis:
             found = f"variables {', '.join(self.variables)} but no combine"
             advice = "Give combine=lambda means: ..."
             raise ValueError(refusal(where, found, "a function of their means", advice))
+        if isinstance(self.shared, str) or len(set(self.shared)) < len(self.shared):
+            expected = "a tuple of different names, as ('unit',)"
+            raise ValueError(refusal(where, f"shared={self.shared!r}", expected))
+        for dim in self.shared:
+            check_choice(where, "shared", dim, SHAREABLE)
         if not names:
             expected, advice = "a model that ought to fail", "Give controls=(Control(...),)."
             raise ValueError(refusal(where, "no controls", expected, advice))

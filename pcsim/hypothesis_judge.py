@@ -21,9 +21,12 @@ from pcsim.verdict import (
     Verdict,
     decide,
 )
-from pcsim.verdict_effects import Estimator, samples
+from pcsim.verdict_effects import Estimator, check_shared, samples
 
 __all__ = ["judge", "not_applicable"]
+
+MIN_SHARED = 2
+"""Members of a dimension that all replicas share, below which nothing is concluded."""
 
 
 def not_applicable(hypothesis: Hypothesis, label: str, reason: str) -> Verdict:
@@ -76,18 +79,21 @@ def judge(
     Raises
     ------
     ValueError
-        If model and control have different numbers of replicas.
+        If model and control have different numbers of replicas, or do not have the same members
+        of a dimension that the hypothesis says they share.
     """
     for name, paired in controls.items():
         if len(paired) != len(evidence) or len(seeds) != len(evidence):
             found = f"{len(paired)} replicas of '{name}' beside {len(evidence)} of {label}"
             raise ValueError(refusal("judge", found, "one a seed of both", "Pair them by seed."))
+    everything = {label: evidence, **{f"'{name}'": one for name, one in controls.items()}}
+    check_shared(f"judge {hypothesis.id}", hypothesis.shared, everything)
     bench = _Bench(
         hypothesis,
         label,
         samples(evidence, hypothesis.variables),
         {name: samples(paired, hypothesis.variables) for name, paired in controls.items()},
-        Estimator(draws=draws),
+        Estimator(draws=draws, shared=hypothesis.shared),
     )
     n_total = sum(one.sizes["unit"] for one in evidence)
     frame = _frame(hypothesis, label) | {
@@ -143,6 +149,12 @@ class _Bench:
             outcome = Outcome.INCONCLUSIVE
             reason = (
                 f"Only {self.n_replicas} replicas have included units, {MIN_REPLICAS} are needed. "
+                f"{reason}"
+            )
+        if any(one.size < MIN_SHARED for one in ours.shared):
+            outcome = Outcome.INCONCLUSIVE
+            reason = (
+                f"All replicas share one and the same unit or stimulus, {MIN_SHARED} are needed. "
                 f"{reason}"
             )
         p = [effect.p, *(one.effect.p for one in requirements if one is not None)]

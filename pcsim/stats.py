@@ -5,10 +5,9 @@ from __future__ import annotations
 from pcsim.stats_bootstrap import (
     Bootstrap,
     Sample,
-    bootstrap_p,
     hierarchical_bootstrap,
-    interval,
 )
+from pcsim.stats_intervals import bootstrap_p, interval
 from pcsim.stats_student import Mean, mean_interval
 from pcsim.stats_tests import (
     Jonckheere,

@@ -3,32 +3,36 @@ r"""Hierarchical bootstrap: replicas, then their units, then the stimuli they sa
 The unit of replication is the trained network (the replica). One bootstrap draw takes as many
 replicas as there are, with replacement; inside each drawn replica it takes units and stimuli with
 replacement, crossed: one set of stimulus weights holds for all units of that replica in that draw.
-What is averaged is fixed beforehand (the inclusion rule); nothing here drops a value.
+Units or stimuli that are the same in every replica are drawn once for all of them: crossed with
+replicas. What is averaged is fixed beforehand (the inclusion rule); nothing here drops a value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
-from pcsim.messages import check_array, check_choice, check_integer, check_number, refusal
+from pcsim.messages import check_array, check_choice, check_integer, refusal
 
 __all__ = [
+    "SHAREABLE",
     "Bootstrap",
     "Sample",
-    "bootstrap_p",
     "hierarchical_bootstrap",
-    "interval",
+    "pseudo_values",
     "resampling_weights",
 ]
 
 Floats = NDArray[np.float64]
 Combine = Callable[[Mapping[str, Floats]], Any]
+
+SHAREABLE = ("unit", "stimulus")
+"""Dimensions whose members can be the same in every replica."""
 
 # Entries of the largest temporary array: 2e6 floats are 16 MB.
 BLOCK = 2_000_000
@@ -101,6 +105,8 @@ class Bootstrap:
     """(draws,), the statistic of each resampled data set."""
     replicas: Floats
     """(n_replicas,), the statistic of each replica as it is."""
+    shared: tuple[Floats, ...] = ()
+    """(n_members,) for each dimension shared by the replicas: `pseudo_values` of the estimate."""
 
     @property
     def jackknife(self) -> Floats:
@@ -121,10 +127,16 @@ class Bootstrap:
             )
             expected = "as many of both on either side"
             raise ValueError(refusal("Bootstrap", found, expected, "Pair them by replica."))
+        members = [tuple(one.size for one in side.shared) for side in (self, other)]
+        if members[0] != members[1]:
+            found = f"shared members {members[0]} against {members[1]}"
+            advice = "Share the same units and stimuli on both sides."
+            raise ValueError(refusal("Bootstrap", found, "the same on either side", advice))
         return Bootstrap(
             self.estimate - other.estimate,
             self.draws - other.draws,
             self.replicas - other.replicas,
+            tuple(a - b for a, b in zip(self.shared, other.shared, strict=True)),
         )
 
 
@@ -134,12 +146,15 @@ def hierarchical_bootstrap(
     *,
     draws: int = 10_000,
     seed: int = 0,
+    shared: Collection[str] = (),
 ) -> Bootstrap:
     r"""Resample replicas, units inside replicas, and stimuli crossed with units.
 
     For a plain mean over R replicas of n units, independent at both levels, the variance of the
     draws is :math:`\frac{1}{R}(s^2_R + \overline{s^2_u / n})` with both variances taken as
-    population variances.
+    population variances. With shared units it is :math:`\frac{s^2_R}{R} + \frac{s^2_u}{n} +
+    \frac{s^2_{Ru}}{Rn}`, the population variances of replica means, of unit means and of what is
+    left of the table without both (docs/statistics.md).
 
     Parameters
     ----------
@@ -152,20 +167,25 @@ def hierarchical_bootstrap(
     draws, seed
         How many, and from which seed. Which replicas a draw takes depends on `seed`, the number of
         replicas and `draws` alone; equal samples give equal draws.
+    shared
+        Which of "unit" and "stimulus" have the same members, in the same order, in every replica:
+        one resampling of them serves all replicas of a draw. What no variable has is passed over.
 
     Returns
     -------
     bootstrap
-        Estimate, draws and the value of each replica.
+        Estimate, draws, the value of each replica, and pseudo-values of shared members.
 
     Raises
     ------
     ValueError
-        If there are no samples, their variables differ, or `combine` does not return finite values.
+        If there are no samples, their variables differ, replicas have different numbers of shared
+        members, or `combine` does not return finite values.
 
     References
     ----------
     Saravanan, Berman & Sober (2020), Neurons Behav Data Anal Theory 3(5).
+    Shared members: Owen (2007), https://doi.org/10.1214/07-AOAS122 (the pigeonhole bootstrap).
 
     Examples
     --------
@@ -183,16 +203,100 @@ def hierarchical_bootstrap(
     replicas = np.concatenate([_statistic(where, combine, means) for means in whole])
     n = len(samples)
     drawn = np.random.default_rng([seed, 0]).integers(0, n, (draws, n))
-    values = np.empty(draws * n)
+    common = _common(where, samples, shared)
+    if common:
+        values = _crossed(samples, combine, drawn, seed, common)
+    else:
+        values = _nested(samples, combine, drawn, seed)
+    return Bootstrap(
+        float(replicas.mean()),
+        values.reshape(draws, n).mean(axis=1),
+        replicas,
+        tuple(pseudo_values(samples, combine, name) for name in common),
+    )
+
+
+def _common(where: str, samples: Sequence[Sample], shared: Collection[str]) -> dict[str, int]:
+    """Return the shared dimensions that the samples have, with the number of their members."""
+    common = {}
+    for name in SHAREABLE:
+        sizes = [s.n_included if name == "unit" else s.n_stimuli for s in samples]
+        if name in shared and any(sizes):
+            if len(set(sizes)) > 1:
+                found = f"{sizes} members of '{name}', which the replicas share"
+                advice = "Leave a member out of all replicas or of none."
+                raise ValueError(refusal(where, found, "as many in every replica", advice))
+            common[name] = sizes[0]
+    for name in shared:
+        check_choice(where, "shared", name, SHAREABLE)
+    return common
+
+
+def _nested(
+    samples: Sequence[Sample],
+    combine: Combine | None,
+    drawn: NDArray[np.int64],
+    seed: int,
+) -> Floats:
+    """Return the statistic of every drawn replica, each with units and stimuli of its own."""
+    values = np.empty(drawn.size)
     for index, sample in enumerate(samples):
         slots = np.flatnonzero(drawn == index)
-        rngs = [np.random.default_rng([seed, axis, index]) for axis in (1, 2)]
+        rngs = _own_streams(seed, index)
         step = max(1, BLOCK // (sample.n_included + sample.n_stimuli))
         for start in range(0, slots.size, step):
             block = slots[start : start + step]
-            means = _resampled_means(sample, block.size, rngs)
-            values[block] = _statistic(where, combine, means)
-    return Bootstrap(float(replicas.mean()), values.reshape(draws, n).mean(axis=1), replicas)
+            means = _weighted_means(sample, _weights(sample, block.size, rngs))
+            values[block] = _statistic("hierarchical_bootstrap", combine, means)
+    return values
+
+
+def _crossed(
+    samples: Sequence[Sample],
+    combine: Combine | None,
+    drawn: NDArray[np.int64],
+    seed: int,
+    common: Mapping[str, int],
+) -> Floats:
+    """Return the same where the members of `common` are drawn once a draw, for all replicas."""
+    values = np.empty(drawn.shape)
+    own = [_own_streams(seed, index) for index in range(len(samples))]
+    streams = {name: np.random.default_rng([seed, 3 + SHAREABLE.index(name)]) for name in common}
+    step = max(1, BLOCK // (len(samples) * max(s.n_included + s.n_stimuli for s in samples)))
+    for start in range(0, len(drawn), step):
+        block = drawn[start : start + step]
+        once = {k: resampling_weights(streams[k], len(block), n) for k, n in common.items()}
+        for index, sample in enumerate(samples):
+            rows, places = np.nonzero(block == index)
+            if rows.size:
+                fixed = {name: weights[rows] for name, weights in once.items()}
+                means = _weighted_means(sample, _weights(sample, rows.size, own[index], fixed))
+                found = _statistic("hierarchical_bootstrap", combine, means)
+                values[start + rows, places] = found
+    return values
+
+
+def pseudo_values(samples: Sequence[Sample], combine: Combine | None, name: str) -> Floats:
+    r"""Return jackknife pseudo-values :math:`m\hat\theta - (m-1)\hat\theta_{(-j)}`, (m,).
+
+    Member j of a shared dimension is left out of all replicas at once. For a plain mean they are
+    the means of the members over replicas. One member alone gives the estimate itself.
+    """
+    total = np.zeros(1)
+    for sample in samples:
+        m = sample.n_included if name == "unit" else sample.n_stimuli
+        full = {key: np.atleast_1d(value.mean()) for key, value in sample.values.items()}
+        left_out = {key: _left_out(value, name, m) for key, value in sample.values.items()}
+        estimate, without = (_statistic("pseudo_values", combine, one) for one in (full, left_out))
+        total = total + m * estimate - (m - 1) * without
+    return total / len(samples)
+
+
+def _left_out(value: Floats, name: str, m: int) -> Floats:
+    """Return the (m,) means of a variable without each member in turn."""
+    table = value if value.ndim == 2 else value[:, None]
+    line = np.broadcast_to(table.mean(axis=1 - SHAREABLE.index(name)), (m,))
+    return (line.sum() - line) / (m - 1) if m > 1 else line
 
 
 def _checked(where: str, samples: Sequence[Sample], combine: Combine | None) -> list[Sample]:
@@ -215,11 +319,29 @@ def _checked(where: str, samples: Sequence[Sample], combine: Combine | None) -> 
     return samples
 
 
-def _resampled_means(
-    sample: Sample, n: int, rngs: Sequence[np.random.Generator]
-) -> dict[str, Floats]:
-    units = resampling_weights(rngs[0], n, sample.n_included)
-    stimuli = resampling_weights(rngs[1], n, sample.n_stimuli) if sample.n_stimuli else None
+def _own_streams(seed: int, index: int) -> list[np.random.Generator]:
+    """Return the streams of units and of stimuli of one replica."""
+    return [np.random.default_rng([seed, axis, index]) for axis in (1, 2)]
+
+
+def _weights(
+    sample: Sample,
+    n: int,
+    rngs: Sequence[np.random.Generator],
+    fixed: Mapping[str, Floats] = MappingProxyType({}),
+) -> tuple[Floats, Floats | None]:
+    """Return weights (n, members) of units and of stimuli, drawn unless they are `fixed`."""
+    units = fixed.get("unit")
+    stimuli = fixed.get("stimulus")
+    if units is None:
+        units = resampling_weights(rngs[0], n, sample.n_included)
+    if stimuli is None and sample.n_stimuli:
+        stimuli = resampling_weights(rngs[1], n, sample.n_stimuli)
+    return units, stimuli
+
+
+def _weighted_means(sample: Sample, weights: tuple[Floats, Floats | None]) -> dict[str, Floats]:
+    units, stimuli = weights
     means = {}
     for name, value in sample.values.items():
         over_units = units @ value / sample.n_included
@@ -251,108 +373,3 @@ def _statistic(where: str, combine: Combine | None, means: Mapping[str, Floats])
         advice = "A denominator may reach 0 in some draws: take the quotient unit by unit instead."
         raise ValueError(refusal(where, found, "finite values", advice))
     return value
-
-
-def interval(
-    draws: Any,
-    estimate: float,
-    *,
-    level: float = 0.95,
-    method: str = "percentile",
-    jackknife: Any = None,
-) -> tuple[float, float]:
-    r"""Return a two-sided confidence interval from bootstrap draws.
-
-    "percentile" takes the quantiles of the draws. "bca" shifts and stretches them by the median
-    bias :math:`z_0` and the acceleration :math:`a` (a sixth of the skewness of the jackknife):
-
-    .. math:: \alpha_i = \Phi\left(z_0 + \frac{z_0 + z_i}{1 - a(z_0 + z_i)}\right)
-
-    Parameters
-    ----------
-    draws : (draws,)
-    estimate
-        The statistic of the data themselves.
-    level
-        Coverage, between 0 and 1.
-    method
-        "percentile" or "bca".
-    jackknife : (n_replicas,), for "bca"
-        The estimate with each replica left out: `Bootstrap.jackknife`.
-
-    Returns
-    -------
-    low, high
-
-    Raises
-    ------
-    ValueError
-        If BCa lacks the jackknife or the estimate lies outside all draws.
-
-    References
-    ----------
-    Efron (1987), https://doi.org/10.1080/01621459.1987.10478410
-
-    Examples
-    --------
-    >>> draws = np.linspace(0.0, 1.0, 1001)
-    >>> tuple(round(end, 3) for end in interval(draws, 0.5))
-    (0.025, 0.975)
-    """
-    where = "interval"
-    values = check_array(where, "draws", draws, shape=("draws",)).astype(np.float64)
-    if values.size == 0:
-        raise ValueError(refusal(where, "no draws", "at least one"))
-    estimate = check_number(where, "estimate", estimate)
-    level = check_number(where, "level", level, low=1e-6, high=1.0 - 1e-6)
-    check_choice(where, "method", method, ("percentile", "bca"))
-    tails = np.array([0.5 * (1.0 - level), 0.5 * (1.0 + level)])
-    if method == "bca":
-        tails = _bca_tails(where, values, estimate, tails, jackknife)
-    low, high = np.quantile(values, tails)
-    return float(low), float(high)
-
-
-def _bca_tails(where: str, draws: Floats, estimate: float, tails: Floats, jackknife: Any) -> Floats:
-    if jackknife is None:
-        advice = "Pass jackknife=bootstrap.jackknife, or method='percentile'."
-        raise ValueError(refusal(where, "no jackknife", "one for 'bca'", advice))
-    left_out = check_array(where, "jackknife", jackknife, shape=("n",)).astype(np.float64)
-    if left_out.size < 2:
-        found, expected = f"{left_out.size} jackknife values", "at least 2"
-        raise ValueError(refusal(where, found, expected, "Use method='percentile'."))
-    # Sums in another order differ in the last digits: such draws are ties, and count half.
-    tie = np.abs(draws - estimate) <= 1e-12 * max(1.0, abs(estimate))
-    below = float(np.mean(np.where(tie, 0.5, draws < estimate)))
-    if not 0.0 < below < 1.0:
-        found = f"the estimate {estimate:.6g} outside all draws"
-        raise ValueError(refusal(where, found, "it among them", "Use method='percentile'."))
-    deviation = left_out.mean() - left_out
-    scale = float(np.abs(deviation).max())
-    acceleration = 0.0
-    if scale > 1e-12 * max(1.0, abs(estimate)):
-        unit = deviation / scale
-        acceleration = float((unit**3).sum() / (6.0 * (unit**2).sum() ** 1.5))
-    z = ndtri(below) + ndtri(tails)
-    shifted: Floats = ndtr(ndtri(below) + z / (1.0 - acceleration * z))
-    return shifted
-
-
-def bootstrap_p(draws: Any, null: float = 0.0) -> float:
-    r"""Return the two-sided p value of `null` from bootstrap draws.
-
-    .. math:: p = \min\left(1, 2\,\frac{1 + \min(\#\{d \le h_0\}, \#\{d \ge h_0\})}{B + 1}\right)
-
-    The added 1 keeps p above zero: B draws cannot show less than 2 / (B + 1).
-
-    Examples
-    --------
-    >>> bootstrap_p(np.arange(1.0, 100.0))
-    0.02
-    """
-    values = check_array("bootstrap_p", "draws", draws, shape=("draws",))
-    null = check_number("bootstrap_p", "null", null)
-    if values.size == 0:
-        raise ValueError(refusal("bootstrap_p", "no draws", "at least one"))
-    fewer = min(int((values <= null).sum()), int((values >= null).sum()))
-    return min(1.0, 2.0 * (1 + fewer) / (values.size + 1))

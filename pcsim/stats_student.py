@@ -1,15 +1,19 @@
-"""Student's interval of a mean over few seeds, and of the mean of paired differences."""
+"""Student's interval of a mean over few seeds, of paired differences, and of a crossed table."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from pcsim.messages import check_array, check_number
 
-__all__ = ["Mean", "mean_interval"]
+__all__ = ["Mean", "mean_interval", "standard_errors"]
+
+Floats = NDArray[np.float64]
 
 
 class Mean(NamedTuple):
@@ -46,3 +50,41 @@ def mean_interval(values: Any, *, level: float = 0.95) -> Mean:
     error = float(numbers.std(ddof=1)) / n**0.5
     half = float(stdtrit(n - 1, 0.5 + level / 2)) * error
     return Mean(mean, mean - half, mean + half, n)
+
+
+def standard_errors(margins: Sequence[Floats]) -> list[tuple[Any, Any]]:
+    r"""Return standard errors and degrees of freedom of a mean, by each margin and by all together.
+
+    A table of replicas and units has two margins: the means of its rows and those of its columns.
+    Each gives a standard error :math:`e = s/\sqrt m` with m - 1 degrees of freedom, which lacks
+    what the other one adds. All together: :math:`\sqrt{\sum e^2}`, with the degrees of freedom
+    :math:`(\sum e^2)^2 / \sum (e^4 / (m-1))` of Satterthwaite. That has the scatter within the
+    table once for every margin, so it is too large rather than too small.
+
+    Parameters
+    ----------
+    margins : each (..., m)
+        Those of one value say nothing of their scatter and are passed over.
+
+    References
+    ----------
+    Satterthwaite (1946), https://doi.org/10.2307/3002019
+
+    Examples
+    --------
+    >>> rows, columns = np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.5])
+    >>> [(round(float(e), 3), round(float(df), 2)) for e, df in standard_errors([rows, columns])]
+    [(0.577, 2.0), (0.5, 1.0), (0.764, 2.88)]
+    """
+    found = [
+        (one.std(axis=-1, ddof=1) / one.shape[-1] ** 0.5, np.float64(one.shape[-1] - 1))
+        for one in margins
+        if one.shape[-1] > 1
+    ]
+    if len(found) < 2:
+        return found
+    total = np.sum([error**2 for error, _ in found], axis=0)
+    squares = np.sum([error**4 / freedom for error, freedom in found], axis=0)
+    # Without any scatter there is no doubt, whatever the degrees of freedom.
+    together = np.divide(total**2, squares, out=np.ones_like(total), where=squares > 0)
+    return [*found, (np.sqrt(total), together)]

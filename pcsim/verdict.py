@@ -38,12 +38,13 @@ ALPHA = 0.05
 MIN_REPLICAS = 3
 """Trained networks below which nothing is concluded."""
 
-RULE = 2
+RULE = 3
 """Version of the rule and of its intervals; the hypothesis has a version of its own.
 
 1: percentile interval of the hierarchical bootstrap, BCa from ten replicas on. 2: the wider of the
-percentile interval and Student's over replicas, because the first alone broke the level
-(docs/statistics.md).
+percentile interval and Student's over replicas, because the first alone broke the level. 3: the
+same; where replicas share units or stimuli (`Hypothesis.shared`), these are drawn once for all
+replicas, and Student's over them and over both is taken as well (docs/statistics.md).
 """
 
 NON_SPECIFIC_SHARE = 0.5

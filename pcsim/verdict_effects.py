@@ -11,10 +11,12 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
+from pcsim.messages import refusal
 from pcsim.stats import Bootstrap, Sample, hierarchical_bootstrap
+from pcsim.stats_student import standard_errors
 from pcsim.verdict import Effect
 
-__all__ = ["Estimator", "samples", "wider_interval"]
+__all__ = ["Estimator", "check_shared", "samples", "wider_interval"]
 
 Floats = NDArray[np.float64]
 TAILS = (0.025, 0.975)
@@ -33,19 +35,71 @@ def _sample(evidence: xr.Dataset, variables: Sequence[str]) -> Sample | None:
     return Sample(values, n_total=keep.size)
 
 
+def check_shared(
+    where: str, shared: Sequence[str], evidence: Mapping[str, Sequence[xr.Dataset]]
+) -> None:
+    """Refuse evidence whose replicas do not have the same members of a shared dimension.
+
+    Parameters
+    ----------
+    where
+        What is judged, for the message.
+    shared
+        Out of "unit" and "stimulus".
+    evidence
+        Name -> replicas, of the model and of its controls. A replica without an included unit is
+        passed over, as it is by the verdict.
+
+    Raises
+    ------
+    ValueError
+        If number, coordinates or, of units, inclusion differ.
+    """
+    first: tuple[str, dict[str, Any]] | None = None
+    for name, replicas in evidence.items():
+        for number, one in enumerate(replicas):
+            if not shared or not one["included"].values.any():
+                continue
+            here = f"replica {number} of {name}", _members(one, shared)
+            first = first or here
+            for key in {**first[1], **here[1]}:
+                before: Any = first[1].get(key)
+                if not np.array_equal(before, here[1].get(key, ())):
+                    found = f"{key} of {here[0]} other than of {first[0]}"
+                    advice = "Leave a member out of all of them or of none, in one order."
+                    expected = f"the same for model and controls, which share {', '.join(shared)}"
+                    raise ValueError(refusal(where, found, expected, advice))
+
+
+def _members(evidence: xr.Dataset, shared: Sequence[str]) -> dict[str, Any]:
+    """Return what says which members there are: number, coordinates, inclusion of units."""
+    found: dict[str, Any] = {}
+    for dim in shared:
+        if dim in evidence.sizes:
+            found[f"number of '{dim}'"] = evidence.sizes[dim]
+            found |= {str(k): c.values for k, c in evidence.coords.items() if c.dims == (dim,)}
+    if "unit" in shared:
+        found["`included`"] = evidence["included"].values
+    return found
+
+
 @dataclass(frozen=True)
 class Estimator:
     """Bootstraps statistics so that model and control share their resampling of replicas."""
 
     draws: int = 10_000
     seed: int = 0
+    shared: tuple[str, ...] = ()
+    """Dimensions whose members are the same in every replica; model and control share them too."""
 
     def bootstrap(
         self, replicas: Sequence[Sample | None], combine: Callable[[Mapping[str, Any]], Any]
     ) -> Bootstrap:
         """Resample the replicas that have included units."""
         whole = [one for one in replicas if one is not None]
-        return hierarchical_bootstrap(whole, combine, draws=self.draws, seed=self.seed)
+        return hierarchical_bootstrap(
+            whole, combine, draws=self.draws, seed=self.seed, shared=self.shared
+        )
 
     def paired(
         self,
@@ -63,14 +117,14 @@ class Estimator:
     @staticmethod
     def effect(result: Bootstrap, null: float = 0.0) -> Effect:
         """Return estimate, 95 % interval and p: `wider_interval`."""
-        low, high, p = wider_interval(result.draws, result.replicas, null)
+        low, high, p = wider_interval(result.draws, result.replicas, null, result.shared)
         return Effect(result.estimate, float(low), float(high), float(p))
 
 
 def wider_interval(
-    draws: Floats, replicas: Floats, null: float = 0.0
+    draws: Floats, replicas: Floats, null: float = 0.0, shared: Sequence[Floats] = ()
 ) -> tuple[Floats, Floats, Floats]:
-    r"""Return the 95 % interval that is the wider, end by end, of two, and the larger p.
+    r"""Return the 95 % interval that is the widest, end by end, of several, and the largest p.
 
     The first is the percentile interval of the hierarchical bootstrap: it knows how units and
     stimuli scatter, but over :math:`R` replicas it is too narrow, by :math:`\sqrt{(R-1)/R}` and
@@ -78,7 +132,12 @@ def wider_interval(
     :math:`\bar v \pm t_{R-1}\, s/\sqrt R`, takes the value of each replica as one
     observation: exact for normal values whatever lies within the replicas, but it
     shrinks to nothing where a few replicas happen to agree. The wider of both is never narrower
-    than either, so the level is that of Student's interval or below.
+    than either, so the level is that of Student's interval or below: 5 % for normal values of the
+    replicas, more if these are strongly skewed (docs/statistics.md).
+
+    Where replicas share units or stimuli, Student's over replicas lacks what these add, and holds
+    nothing. Two more are taken: Student's over the shared members, and that of both together
+    (`standard_errors`).
 
     Parameters
     ----------
@@ -88,6 +147,8 @@ def wider_interval(
         Its value in each replica. One alone has no Student's interval: the bootstrap's stands.
     null
         The value that p is about.
+    shared : each (..., n_members)
+        Pseudo-values of the members of each shared dimension.
 
     Returns
     -------
@@ -103,12 +164,11 @@ def wider_interval(
     low, high = np.quantile(draws, TAILS, axis=-1)
     fewer = np.minimum((draws <= null).sum(axis=-1), (draws >= null).sum(axis=-1))
     p = np.minimum(1.0, 2.0 * (1.0 + fewer) / (draws.shape[-1] + 1))
-    n = replicas.shape[-1]
-    if n > 1:
-        mean, error = replicas.mean(axis=-1), replicas.std(axis=-1, ddof=1) / n**0.5
-        half = stdtrit(n - 1, TAILS[1]) * error
+    mean = replicas.mean(axis=-1)
+    for error, freedom in standard_errors([replicas, *shared]):
+        half = stdtrit(freedom, TAILS[1]) * error
         low, high = np.minimum(low, mean - half), np.maximum(high, mean + half)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(mean == null, 0.0, -np.abs(mean - null) / error)
-        p = np.maximum(p, 2.0 * stdtr(n - 1, t))
+        p = np.maximum(p, 2.0 * stdtr(freedom, t))
     return low, high, p

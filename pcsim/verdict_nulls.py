@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -54,6 +54,8 @@ class Situation:
     noise: str = "normal"
     size: float = 2.0
     """Published effect over the standard deviation of a replica's effect."""
+    shared: float = field(default=0.0, repr=False)
+    """Of the same variance, what lies in units that all replicas share."""
 
 
 def situations(hypothesis: Hypothesis) -> list[str]:
@@ -113,7 +115,7 @@ class Scene:
         if at.kind != "present":
             # A rate under a null does not depend on the scale; noise that ran off the line would.
             sigma = min(sigma, line.room(self.truth(at.kind)) / ROOM)
-        shape, spread = (sets, at.n, at.units), (sigma, at.share)
+        shape, spread = (sets, at.n, at.units), (sigma, at.share, at.shared)
         way = self.hypothesis.direction
         if at.kind.startswith("requirement"):
             way = self._requirement(at.kind).direction

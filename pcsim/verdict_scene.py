@@ -202,7 +202,7 @@ def scatter(
     truth: float,
     *,
     shape: tuple[int, int, int],
-    spread: tuple[float, float],
+    spread: tuple[float, float] | tuple[float, float, float],
     kind: str,
     rng: np.random.Generator,
     direction: int = 1,
@@ -218,8 +218,9 @@ def scatter(
     shape
         Data sets, replicas, units.
     spread
-        Standard deviation of the statistic of a replica, and the share of its variance that lies
-        between replicas; the rest comes from its units.
+        Standard deviation of the statistic of a replica, the share of its variance that lies
+        between replicas, and, if given, the share in units that are the same in all replicas; the
+        rest comes from its units.
     kind
         Distribution of both, one of `NOISES`.
     rng
@@ -235,8 +236,12 @@ def scatter(
         found = f"a line from {line.values.min():.3g} to {line.values.max():.3g}"
         raise ValueError(refusal("scatter", found, f"one that reaches {truth:.3g}"))
     sets, n, units = shape
-    sigma, share = spread
-    own = direction * noise(kind, shape, rng) * sigma * ((1.0 - share) * units) ** 0.5
+    sigma, share, common = (*spread, 0.0)[:3]
+    rest = max(1.0 - share - common, 0.0)
+    own = direction * noise(kind, shape, rng) * sigma * (rest * units) ** 0.5
+    if common > 0.0:
+        alike = noise(kind, (sets, 1, units), rng)
+        own = own + direction * alike * sigma * (common * units) ** 0.5
     mean = own.mean(axis=2, keepdims=True)
     statistic = truth + sigma * share**0.5 * direction * noise(kind, (sets, n, 1), rng) + mean
     here = line.position(statistic)

@@ -19,6 +19,7 @@ from pcsim.plots import (
     publication_figure,
 )
 from pcsim.verdict import Verdict, read_csv
+from pcsim.verdict_expectations import forest_label, own_controls
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,6 +72,7 @@ def _matrix(battery: Battery, verdicts: Sequence[Verdict]) -> Figure:
             rows=rows,
             columns=[column.label for column in battery.columns],
             expectations={(v.hypothesis, v.model): v.expectation for v in verdicts},
+            controls=own_controls(verdicts),
             ax=figure.add_subplot(),
         )
     return figure
@@ -93,7 +95,7 @@ def _panel(hypothesis: Hypothesis, found: Mapping[str, Sequence[xr.Dataset]]) ->
 def _forest(hypothesis: Hypothesis, verdicts: Sequence[Verdict]) -> Figure:
     names = ("effect", "low", "high", "control_effect", "control_low", "control_high")
     rows = [
-        {"label": one.model, **{name: getattr(one, name) for name in names}}
+        {"label": forest_label(one), **{name: getattr(one, name) for name in names}}
         for one in verdicts
         if one.effect is not None
     ]

@@ -48,12 +48,12 @@ def _claim(
 ) -> dict[str, Any]:
     key, name = claim["id"], claim["name"]
     reference = claim["reference"]["interval"]
-    axis = Axis.of(
-        rows,
-        null=claim["null"],
-        rope=tuple(claim["rope"]) if claim["rope"] else None,
-        reference=tuple(reference) if reference else None,
-    )
+    behind: dict[str, Any] = {
+        "null": claim["null"],
+        "rope": tuple(claim["rope"]) if claim["rope"] else None,
+        "reference": tuple(reference) if reference else None,
+    }
+    axis = Axis.of(rows, **behind)
     drawn = panels.get(key, ())
     of = f" of {', '.join(drawn)}" if drawn else ""
     panel = f"{key} {name}: the curves behind the verdicts{of}. Numbers are in the table below."
@@ -62,7 +62,8 @@ def _claim(
             "row": row,
             "anchor": f"{prefix}{slug(f'{key}-{row.model}')}",
             "mark": axis.mark(row),
-            "strip": _strip(row, axis),
+            "strip": Axis.of([row], **behind).figure(row),
+            "says": _says(row, axis),
             "kept": agreement(row.expectation, row.verdict, itself=row.itself),
             "own": presence(row.verdict) if row.itself else "",
             "dropped": counts.get((key, row.model), ""),
@@ -84,7 +85,7 @@ def _claim(
     }
 
 
-def _strip(row: Verdict, axis: Axis) -> str:
+def _says(row: Verdict, axis: Axis) -> str:
     """Say what the drawing of a cell shows."""
     parts = [f"Disc and line: effect of {row.model} with its 95 % interval"]
     if row.replicas:

@@ -101,6 +101,10 @@ class Axis:
             parts.append(f'<rect class="c" x="{x:.1f}" y="{y:g}" width="7" height="7"/>')
         return _svg("".join(parts))
 
+    def figure(self, row: Verdict) -> Markup:
+        """Return a row's mark with the axis below it."""
+        return self.mark(row) + self.ticks()
+
     def _behind(self) -> str:
         parts = []
         for ends, name in ((self.reference, "ref"), (self.rope, "rope")):

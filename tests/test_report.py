@@ -214,7 +214,7 @@ def test_the_matrix_has_a_cell_for_each_verdict(page):
 def drawing(text: str, anchor: str) -> str:
     cell = text[text.index(f'id="{anchor}"') :]
     cell = cell[cell.index('class="drawn"') :]
-    return cell[: cell.index("</td>")]
+    return cell[cell.index("<template>") : cell.index("</template>")]
 
 
 def test_every_judged_cell_has_a_figure_of_its_own(run, tmp_path):
@@ -229,8 +229,10 @@ def test_every_judged_cell_has_a_figure_of_its_own(run, tmp_path):
     scale = (effect - zero) / 0.4321
     assert ours == pytest.approx([zero + scale * v for v in (0.42, 0.43, 0.4463)], abs=0.2)
     assert theirs == pytest.approx([zero + scale * v for v in (-0.05, 0.0131)], abs=0.2)
-    assert "effect of RB with its 95 % interval; dots above: its 3 replicas" in found
-    assert "square: strongest control, flat" in found
+    # The null at 0 stands on the axis where its tick does.
+    assert f'<text x="{zero:g}" y="20">0</text>' in found
+    assert "effect of RB with its 95 % interval; dots above: its 3 replicas" in text
+    assert "square: strongest control, flat" in text
     assert len(found) < 2000
     # A run of an older version has no replicas, and is still drawn.
     other = drawing(text, "h11-rb")

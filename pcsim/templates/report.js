@@ -229,13 +229,12 @@
     return list;
   }
 
-  // The cell's own figure: its effect, replicas and control on the axis that all models share.
+  // The cell's own figure: its effect, replicas and control on an axis of their own.
   function strip(cell) {
     const drawn = cell.querySelector("td.drawn");
     const figure = make("figure", "", "strip");
-    const axis = cell.closest("table").querySelector(".axis-head svg");
-    figure.append(drawn.querySelector("svg").cloneNode(true), axis.cloneNode(true));
-    figure.append(make("figcaption", drawn.dataset.strip));
+    figure.append(drawn.querySelector("template").content.cloneNode(true));
+    figure.append(make("figcaption", drawn.dataset.says));
     return figure;
   }
 

@@ -204,7 +204,7 @@ def _draw(scored: Sequence[Mapping[str, Any]], ax: Axes) -> None:
     ax.legend(handles=handles, ncols=5, handlelength=1.2, columnspacing=1.4, **place)
     note = (
         "Cells: hypothesis by model, without columns that are controls of the hypothesis. "
-        "Foretold: of those expected to pass\nbefore the first run, how many did. "
+        "Foretold: of those expected to pass before the first run, how many did.\n"
         "In brackets: not tested. "
         f"{READING}"
     )

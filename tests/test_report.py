@@ -388,3 +388,17 @@ def test_stimuli_are_drawn_from_what_the_run_kept(run, tmp_path):
     np.testing.assert_array_equal(drawn, (255 * values[0, 0]).round())
     assert "as the protocol gave them to RB" in page.text
     assert "<bar> (0.3 s)" in page.text
+
+
+def test_a_panel_is_watched_for_what_it_asks_by_name():
+    from pcsim.experiment_figures import Asked
+
+    found = Asked({"RB": [1], "LN": [2], "LN/cut": [3]})
+    assert not found.get("DN")
+    assert list(found.values()) == [[1], [2], [3]]
+    assert [name for name, _ in found.items()] == ["RB", "LN", "LN/cut"]
+    assert found.names == []
+    assert found["LN/cut"] == [3]
+    assert found.get("RB") == [1]
+    assert found["LN/cut"] == [3]
+    assert found.names == ["LN/cut", "RB"]

@@ -122,6 +122,7 @@ def panel(shown: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H36",
+    version=3,
     name="Apical and basal errors can be kept apart",
     claim=(
         "Learned inference can keep the errors from below and those of its own level in separate "

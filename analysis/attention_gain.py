@@ -199,6 +199,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H34",
+    version=2,
     name="Precision acts as attentional gain",
     claim=(
         "Attention is a gain on the precision of errors (Feldman & Friston 2010, Front. Hum. "

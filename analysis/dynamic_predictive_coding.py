@@ -139,6 +139,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H06",
+    version=2,
     name="Dynamic predictive coding",
     claim=(
         "Within seconds sensitivity adapts to the pattern of correlations in the environment, so "

@@ -110,6 +110,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H10",
+    version=2,
     name="End-stopping in error units depends on feedback",
     claim=(
         "Error units at level 1 are end-stopped because level 2, trained on natural images, "

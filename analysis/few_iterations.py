@@ -146,6 +146,7 @@ def panel(shown: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H32",
+    version=2,
     name="Few iterations suffice only if inference is amortized",
     claim=(
         "Gamma and beta rhythms leave one to eight iterations of inference to each 30 to 100 ms. "

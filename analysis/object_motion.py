@@ -170,6 +170,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H07",
+    version=2,
     name="Object-motion sensitivity",
     claim=(
         "Units respond to motion in their receptive field's centre only if the background moves "

@@ -167,6 +167,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H19",
+    version=2,
     name="Onset transients, larger in errors than in estimates",
     claim=(
         "Cells of V1 answer the onset of a static image with a transient. Under predictive coding "

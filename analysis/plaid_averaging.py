@@ -177,6 +177,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H15",
+    version=2,
     name="Plaids: responses average, not add",
     claim=(
         "The population's response to two orthogonal gratings of equal contrast is the mean of the "

@@ -260,6 +260,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H31",
+    version=3,
     name="Feed-forward fast, feedback slow",
     claim=(
         "Errors influence the estimates one level up at gamma frequencies, estimates influence the "

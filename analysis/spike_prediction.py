@@ -296,6 +296,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H43",
+    version=3,
     name="Errors predict spikes of real cells",
     claim=(
         "A linear-nonlinear model on the error signal of a predictive model predicts the spikes of "

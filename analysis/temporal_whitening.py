@@ -142,6 +142,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H04",
+    version=2,
     name="The LGN whitens natural input in time",
     claim=(
         "Responses to natural movies have a flat temporal spectrum that linear filtering predicts "

@@ -211,6 +211,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H16",
+    version=2,
     name="Normalization removes variance dependence",
     claim=(
         "Responses of neighbouring filters to natural images have dependent variances, which no "

@@ -81,6 +81,7 @@ def panel(evidence: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
 
 HYPOTHESIS = Hypothesis(
     id="H26",
+    version=2,
     name="Opposing visuomotor inputs predict mismatch in L2/3, not in L5/6",
     claim=(
         "Error units of L2/3 compare optic flow with what running predicts, so their mismatch "

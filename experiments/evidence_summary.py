@@ -1,7 +1,9 @@
 """What can the evidence tell apart? Models, accounts and expectations over a finished battery.
 
-Two models are told apart by a hypothesis if both were measured and one passes (SUPPORTED or
-QUALITATIVE) where the other fails (NON-SPECIFIC or REFUTED); INCONCLUSIVE and N/A tell nothing.
+Two models are told apart by a hypothesis if both were measured and one shows its effect with all
+that must hold as well (SUPPORTED, QUALITATIVE, or NON-SPECIFIC: a control shows it too) where the
+other does not (REFUTED); INCONCLUSIVE and N/A tell nothing. So a column that is itself a control
+of the claim is told from one that lacks the effect.
 Batteries are named by ``--set run=runs/correspondence,runs/other``.
 """
 
@@ -17,7 +19,7 @@ from pcsim.experiment import Experiment, Piece, Run
 from pcsim.experiment_finished import finished_piece, gathered
 from pcsim.storage import atomic_path, read_json, write_json
 from pcsim.verdict import Outcome, Verdict
-from pcsim.verdict_expectations import FAILS, PASSES, agreement_counts
+from pcsim.verdict_expectations import CONTROL_COUNTS, agreement_counts, counted_as, presence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["EXPERIMENT"]
 
 MEASURED = ("SUPPORTED", "QUALITATIVE", "NON-SPECIFIC", "INCONCLUSIVE", "REFUTED")
+COUNTED = (*MEASURED, *CONTROL_COUNTS.values())
+SHADES = dict(
+    zip(CONTROL_COUNTS.values(), ("NON-SPECIFIC", "INCONCLUSIVE", "REFUTED"), strict=True)
+)
+"""Verdicts whose colours the cells of controls have."""
 NAMES = {"+": "expected to pass", "-": "expected to fail", "?": "open"}
+HATCH = "/////"
 NUMBERED = 16
 """Models up to which the counts are written into the matrix."""
 
@@ -51,13 +59,13 @@ def separation(verdicts: Sequence[Verdict]) -> xr.Dataset:
     apart = np.zeros_like(compared)
     for key in dict.fromkeys(one.hypothesis for one in verdicts):
         mine = [one for one in verdicts if one.hypothesis == key]
-        decided = [one for one in mine if one.verdict in (*PASSES, *FAILS)]
+        decided = [one for one in mine if presence(one.verdict) in ("present", "absent")]
         for one in decided:
             for other in decided:
                 if one.model != other.model:
                     cell = place[one.model], place[other.model]
                     compared[cell] += 1
-                    apart[cell] += (one.verdict in PASSES) != (other.verdict in PASSES)
+                    apart[cell] += presence(one.verdict) != presence(other.verdict)
     dims = ("model", "other")
     found = xr.Dataset(
         {"compared": (dims, compared), "apart": (dims, apart)},
@@ -74,14 +82,14 @@ def discrimination(
     rows = []
     for claim in texts:
         mine = [one for one in verdicts if one.hypothesis == claim["id"]]
-        passed = sum(one.verdict in PASSES for one in mine)
-        failed = sum(one.verdict in FAILS for one in mine)
+        present = sum(presence(one.verdict) == "present" for one in mine)
+        absent = sum(presence(one.verdict) == "absent" for one in mine)
         rows.append(
             {
                 "id": claim["id"],
                 "name": claim["name"],
-                "pairs_apart": passed * failed,
-                **{name: sum(one.verdict == name for one in mine) for name in MEASURED},
+                "pairs_apart": present * absent,
+                **{name: sum(counted_as(one) == name for one in mine) for name in COUNTED},
             }
         )
     return sorted(rows, key=lambda row: (-row["pairs_apart"], row["id"]))
@@ -181,17 +189,20 @@ def _stack(ax: Axes, y: int, counts: Mapping[str, Any]) -> float:
     from pcsim.plots_style import VERDICTS
 
     left = 0.0
-    for name in MEASURED:
-        fill, symbol, ink = VERDICTS[name]
+    for name in COUNTED:
+        fill, symbol, ink = VERDICTS[SHADES.get(name, name)]
         n = int(counts[name])
         if n:
-            ax.barh(y, n, left=left, height=0.66, color=fill, edgecolor="#B0B0B0", linewidth=0.4)
-            ax.text(left + n / 2, y, symbol, color=ink, ha="center", va="center", fontsize=5)
+            edge: dict[str, Any] = {"edgecolor": "#8A8A8A" if name in SHADES else "#B0B0B0"}
+            edge |= {"linewidth": 0.4, "hatch": HATCH if name in SHADES else None}
+            ax.barh(y, n, left=left, height=0.66, facecolor=fill, **edge)
+            if name not in SHADES:
+                ax.text(left + n / 2, y, symbol, color=ink, ha="center", va="center", fontsize=5)
         left += n
     return left
 
 
-def _legend(figure: Figure, ncols: int = 5) -> None:
+def _legend(figure: Figure, ncols: int = 6) -> None:
     from matplotlib.patches import Patch
 
     from pcsim.plots_style import VERDICTS
@@ -200,6 +211,9 @@ def _legend(figure: Figure, ncols: int = 5) -> None:
         Patch(facecolor=VERDICTS[n][0], edgecolor="#B0B0B0", label=f"{VERDICTS[n][1]} {n}")
         for n in MEASURED
     ]
+    handles.append(
+        Patch(facecolor="white", edgecolor="#8A8A8A", hatch=HATCH, label="a control of the claim")
+    )
     figure.legend(handles=handles, loc="outside lower center", ncols=ncols, handlelength=1.2)
 
 

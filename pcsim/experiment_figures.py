@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from typing import TYPE_CHECKING
 
 import xarray as xr
@@ -18,12 +18,17 @@ from pcsim.plots import (
     plot_verdict_matrix,
     publication_figure,
 )
+from pcsim.storage import write_json
 from pcsim.verdict import Verdict, read_csv
+from pcsim.verdict_expectations import forest_label, own_controls
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["battery_figures", "evidence_of"]
+__all__ = ["PANELS", "battery_figures", "evidence_of"]
+
+PANELS = "panels.json"
+"""File of a run: hypothesis -> the columns that its panel draws."""
 
 
 def evidence_of(run: Run, hypothesis: Hypothesis) -> dict[str, list[xr.Dataset]]:
@@ -47,18 +52,57 @@ def evidence_of(run: Run, hypothesis: Hypothesis) -> dict[str, list[xr.Dataset]]
 
 
 def battery_figures(run: Run) -> dict[str, Figure]:
-    """Return the verdict matrix, and for each hypothesis its panel and its effects."""
+    """Return the verdict matrix, and for each hypothesis its panel and its effects.
+
+    Leaves `panels.json`, the columns that each panel draws.
+    """
     battery = Battery.of(run.settings)
     verdicts = read_csv(run.folder / "verdicts.csv")
     figures = {"figure": _matrix(battery, verdicts)}
+    drawn: dict[str, list[str]] = {}
     for hypothesis in battery.hypotheses:
         rows = [one for one in verdicts if one.hypothesis == hypothesis.id]
         found = evidence_of(run, hypothesis)
         if found and hypothesis.panel is not None:
-            figures[f"figures/{hypothesis.id}"] = _panel(hypothesis, found)
+            seen = Asked(found)
+            figures[f"figures/{hypothesis.id}"] = _panel(hypothesis, seen)
+            drawn[hypothesis.id] = seen.names
         if any(one.effect is not None for one in rows):
             figures[f"figures/{hypothesis.id}-effects"] = _forest(hypothesis, rows)
+    write_json(run.folder / PANELS, drawn)
     return figures
+
+
+class Asked(Mapping[str, Sequence[xr.Dataset]]):
+    """Evidence by column that knows of which columns it was asked, in their first order.
+
+    Panels ask for the columns that they draw by name; going through all names, or all values, is
+    not counted.
+    """
+
+    def __init__(self, found: Mapping[str, Sequence[xr.Dataset]]) -> None:
+        self.found = found
+        self.names: list[str] = []
+
+    def __getitem__(self, name: str) -> Sequence[xr.Dataset]:
+        value = self.found[name]
+        if name not in self.names:
+            self.names.append(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def items(self) -> ItemsView[str, Sequence[xr.Dataset]]:
+        """Return all pairs."""
+        return self.found.items()
+
+    def values(self) -> ValuesView[Sequence[xr.Dataset]]:
+        """Return the evidence of all columns."""
+        return self.found.values()
 
 
 def _matrix(battery: Battery, verdicts: Sequence[Verdict]) -> Figure:
@@ -71,6 +115,7 @@ def _matrix(battery: Battery, verdicts: Sequence[Verdict]) -> Figure:
             rows=rows,
             columns=[column.label for column in battery.columns],
             expectations={(v.hypothesis, v.model): v.expectation for v in verdicts},
+            controls=own_controls(verdicts),
             ax=figure.add_subplot(),
         )
     return figure
@@ -93,7 +138,7 @@ def _panel(hypothesis: Hypothesis, found: Mapping[str, Sequence[xr.Dataset]]) ->
 def _forest(hypothesis: Hypothesis, verdicts: Sequence[Verdict]) -> Figure:
     names = ("effect", "low", "high", "control_effect", "control_low", "control_high")
     rows = [
-        {"label": one.model, **{name: getattr(one, name) for name in names}}
+        {"label": forest_label(one), **{name: getattr(one, name) for name in names}}
         for one in verdicts
         if one.effect is not None
     ]

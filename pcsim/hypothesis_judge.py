@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from pcsim.hypothesis_claim import Hypothesis
-from pcsim.hypothesis_parts import Control
+from pcsim.hypothesis_parts import Control, Requirement
 from pcsim.messages import refusal
 from pcsim.stats import Bootstrap, Sample, cohen_dz, rank_biserial
 from pcsim.verdict import (
@@ -48,6 +48,7 @@ def _frame(hypothesis: Hypothesis, label: str) -> dict[str, Any]:
         "reference_status": hypothesis.reference.status,
         "reference_source": hypothesis.reference.source,
         "expectation": hypothesis.expected(label),
+        "itself": any(one.variant == label for one in hypothesis.controls),
     }
 
 
@@ -123,12 +124,24 @@ class _Bench:
         """Replicas with included units."""
         return sum(one is not None for one in self.ours)
 
+    @property
+    def own(self) -> set[str]:
+        """Names of the controls that the column is."""
+        return {one.name for one in self.hypothesis.controls if one.variant == self.label}
+
+    @property
+    def asked(self) -> list[Requirement]:
+        """The requirements that can be asked: not those that compare the column with itself."""
+        return [one for one in self.hypothesis.requirements if one.against not in self.own]
+
     def measure(self) -> dict[str, Any]:
         """Return the numbers of the verdict, and the verdict."""
         h = self.hypothesis
         ours = self.estimator.bootstrap(self.ours, h.combine)
         effect = self.estimator.effect(ours, h.null)
-        controls = [self.control(one) for one in h.controls if one.for_effect]
+        controls = [
+            self.control(one) for one in h.controls if one.for_effect or one.name in self.own
+        ]
         requirements = self.requirements()
         outcome, reason = decide(
             effect,
@@ -140,7 +153,7 @@ class _Bench:
             reference=(h.reference.interval, h.reference.status),
         )
         unmeasured = [
-            r.name for r, one in zip(h.requirements, requirements, strict=True) if one is None
+            r.name for r, one in zip(self.asked, requirements, strict=True) if one is None
         ]
         if unmeasured and outcome not in (Outcome.REFUTED, Outcome.INCONCLUSIVE):
             outcome = Outcome.INCONCLUSIVE
@@ -164,10 +177,11 @@ class _Bench:
             "effect": effect.value,
             "low": effect.low,
             "high": effect.high,
+            "replicas": tuple(float(v) for v in ours.replicas),
             "p": max(one for one in p if one is not None),
             "requirements": "; ".join(
                 f"{r.name}: {_text(found)}"
-                for r, found in zip(h.requirements, requirements, strict=True)
+                for r, found in zip(self.asked, requirements, strict=True)
             ),
             **self.strongest(controls, ours),
         }
@@ -187,7 +201,7 @@ class _Bench:
     def requirements(self) -> list[RequirementResult | None]:
         """Return each further falsifier; None where the control it looks at was not measured."""
         found: list[RequirementResult | None] = []
-        for one in self.hypothesis.requirements:
+        for one in self.asked:
             if one.against is None:
                 result = self.estimator.bootstrap(self.ours, one.combine)
             else:
@@ -204,7 +218,7 @@ class _Bench:
     def strongest(self, controls: Sequence[ControlResult], ours: Bootstrap) -> dict[str, Any]:
         """Return the columns of the control that comes closest to showing the effect."""
         h = self.hypothesis
-        measured = [one for one in controls if one.effect is not None]
+        measured = [one for one in controls if one.effect is not None and not one.itself]
         if not measured:
             return {"control": "", **_sizes(ours.replicas, h.null, h.direction)}
         one = max(measured, key=lambda c: _towards(c.effect, h))
@@ -217,6 +231,7 @@ class _Bench:
             "control_effect": one.effect.value,
             "control_low": one.effect.low,
             "control_high": one.effect.high,
+            "control_replicas": tuple(float(v) for v in pairs[1].replicas),
             "difference_low": one.difference.low,
             "difference_high": one.difference.high,
             **_sizes(pairs[0].replicas, pairs[1].replicas, h.direction),

@@ -5,7 +5,7 @@ Every ``plot_*`` draws the numbers it is given and returns the Axes; none comput
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -206,6 +206,7 @@ def plot_verdict_matrix(
     rows: Sequence[tuple[str, str]],
     columns: Sequence[str],
     expectations: Mapping[tuple[str, str], str] | None = None,
+    controls: Collection[tuple[str, str]] = (),
     ax: Axes | None = None,
 ) -> Axes:
     """Draw models x hypotheses as coloured cells with symbols, readable in grey as well.
@@ -218,6 +219,9 @@ def plot_verdict_matrix(
         Rows as (key, label), from the top; columns from the left.
     expectations
         (row, column) -> "+", "-", "?" or ".", drawn small in the upper right corner.
+    controls
+        (row, column) where the column is itself a control of the claim: a small triangle in the
+        lower left corner.
     ax
         Where to draw; None makes a new figure.
     """
@@ -228,6 +232,8 @@ def plot_verdict_matrix(
             if (key, column) in verdicts:
                 mark = (expectations or {}).get((key, column), "")
                 _cell(ax, (j, i), verdicts[key, column], mark, dense=dense)
+                if (key, column) in controls:
+                    _own_control(ax, (j, i))
     ax.set_xlim(-0.5, len(columns) - 0.5)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     if dense:
@@ -237,7 +243,7 @@ def plot_verdict_matrix(
     ax.set_yticks(range(len(rows)), [label for _, label in rows])
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     ax.spines[:].set_visible(False)
-    _matrix_legend(ax, bool(expectations), dense=dense)
+    _matrix_legend(ax, bool(expectations), dense=dense, controls=bool(controls))
     return ax
 
 
@@ -263,7 +269,15 @@ def _cell(
         ax.text(x + 0.45, y - 0.44, shown, color=ink, ha="right", va="top", fontsize=size)
 
 
-def _matrix_legend(ax: Axes, expectations: bool, *, dense: bool) -> None:
+def _own_control(ax: Axes, place: tuple[int, int]) -> None:
+    from matplotlib.patches import Polygon
+
+    left, low = place[0] - 0.47, place[1] + 0.46
+    corner = [(left, low), (left + 0.3, low), (left, low - 0.3)]
+    ax.add_patch(Polygon(corner, facecolor="black", linewidth=0.0, gid="control"))
+
+
+def _matrix_legend(ax: Axes, expectations: bool, *, dense: bool, controls: bool = False) -> None:
     """Name the symbols below the matrix, and say what the corner means."""
     from matplotlib.patches import Patch
 
@@ -271,17 +285,22 @@ def _matrix_legend(ax: Axes, expectations: bool, *, dense: bool) -> None:
         Patch(facecolor=shade, edgecolor="#B0B0B0", label=f"{symbol} {verdict}")
         for verdict, (shade, symbol, _) in VERDICTS.items()
     ]
-    title = None
+    lines = []
     if expectations:
-        title = (
+        lines.append(
             "Corner: expected before the first run to pass (+), to fail (\N{MINUS SIGN}), open (?)"
+        )
+    if controls:
+        lines.append(
+            "\N{BLACK LOWER LEFT TRIANGLE} The column is a control of the claim: "
+            "expected is whether it shows the effect"
         )
     ax.legend(
         handles=handles,
         loc="upper right" if dense else "upper center",
         bbox_to_anchor=(1.0 if dense else 0.5, -0.02),
         ncols=len(handles) // 2 if dense else len(handles),
-        title=title,
+        title="\n".join(lines) or None,
         title_fontsize=7,
         columnspacing=1.2,
         handlelength=1.2,

@@ -24,7 +24,7 @@ from pcsim.report_tables import SUFFIXES, tables_of
 from pcsim.report_text import expected, miss, number, p_value, plain, slug, span
 from pcsim.storage import read_json, write_text
 from pcsim.verdict import Outcome, Verdict, read_csv
-from pcsim.verdict_expectations import agreement_counts
+from pcsim.verdict_expectations import CONTROL_COUNTS, agreement_counts, own_controls
 
 __all__ = ["write_report"]
 
@@ -42,6 +42,11 @@ STATUS = {
     "computed": "computed from published data",
     "remembered": "remembered, not read in a source: can never give SUPPORTED",
 }
+
+TWINS = (
+    "RB is the battery's RB-sparse, Rao & Ballard's circuit with a sparse prior; RB-gauss is its "
+    "twin with a Gaussian prior."
+)
 
 DENSE = 14
 """Models from which on the matrix is drawn narrow, with upright labels."""
@@ -127,6 +132,7 @@ def _run(run: Run, prefix: str) -> dict[str, Any]:
     texts = run.folder / "hypotheses.json"
     verdicts = read_csv(table) if table.is_file() else []
     described = read_json(texts) if texts.is_file() else []
+    own = bool(own_controls(verdicts))
     models = list(dict.fromkeys(one.model for one in verdicts))
     tables = tables_of(described, verdicts, models) if verdicts else {}
     try:
@@ -148,7 +154,9 @@ def _run(run: Run, prefix: str) -> dict[str, Any]:
         "counts": _counted(verdicts),
         "claims": claims,
         "foretold": agreement_counts(verdicts),
-        "outcomes": [str(one) for one in Outcome],
+        "outcomes": [str(one) for one in Outcome] + (list(CONTROL_COUNTS.values()) if own else []),
+        "own": own,
+        "twins": TWINS if {"RB", "RB-gauss"} & set(models) else "",
         "excluded": excluded_of(run, verdicts),
         "statuses": {s: sum(c["reference"]["status"] == s for c in described) for s in STATUS},
         "tables": tables,

@@ -12,10 +12,12 @@ import xarray as xr
 
 from pcsim.experiment import Run
 from pcsim.experiment_exclusions import read_exclusions
+from pcsim.experiment_figures import PANELS
 from pcsim.report_marks import Axis, trace_mark
 from pcsim.report_text import slug
+from pcsim.storage import read_json
 from pcsim.verdict import Outcome, Verdict
-from pcsim.verdict_expectations import agreement
+from pcsim.verdict_expectations import agreement, presence
 
 __all__ = ["LARGEST_SVG", "claims_of", "excluded_of", "figure_of"]
 
@@ -28,8 +30,10 @@ def claims_of(
 ) -> list[dict[str, Any]]:
     """Return what the page says about the hypotheses of a run, in their order."""
     counts = _counts(run)
+    file = run.folder / PANELS
+    panels = read_json(file) if file.is_file() else {}
     return [
-        _claim(run, one, [v for v in verdicts if v.hypothesis == one["id"]], counts, prefix)
+        _claim(run, one, [v for v in verdicts if v.hypothesis == one["id"]], counts, panels, prefix)
         for one in texts
     ]
 
@@ -39,23 +43,29 @@ def _claim(
     claim: Mapping[str, Any],
     rows: Sequence[Verdict],
     counts: Mapping[tuple[str, str], str],
+    panels: Mapping[str, Sequence[str]],
     prefix: str,
 ) -> dict[str, Any]:
     key, name = claim["id"], claim["name"]
     reference = claim["reference"]["interval"]
-    axis = Axis.of(
-        rows,
-        null=claim["null"],
-        rope=tuple(claim["rope"]) if claim["rope"] else None,
-        reference=tuple(reference) if reference else None,
-    )
-    panel = f"{key} {name}: the curves behind the verdicts. Numbers are in the table below."
+    behind: dict[str, Any] = {
+        "null": claim["null"],
+        "rope": tuple(claim["rope"]) if claim["rope"] else None,
+        "reference": tuple(reference) if reference else None,
+    }
+    axis = Axis.of(rows, **behind)
+    drawn = panels.get(key, ())
+    of = f" of {', '.join(drawn)}" if drawn else ""
+    panel = f"{key} {name}: the curves behind the verdicts{of}. Numbers are in the table below."
     cells: list[dict[str, Any]] = [
         {
             "row": row,
             "anchor": f"{prefix}{slug(f'{key}-{row.model}')}",
             "mark": axis.mark(row),
-            "kept": agreement(row.expectation, row.verdict),
+            "strip": Axis.of([row], **behind).figure(row),
+            "says": _says(row, axis),
+            "kept": agreement(row.expectation, row.verdict, itself=row.itself),
+            "own": presence(row.verdict) if row.itself else "",
             "dropped": counts.get((key, row.model), ""),
         }
         for row in rows
@@ -67,10 +77,28 @@ def _claim(
         "judged": [cell for cell in cells if cell["row"].verdict != Outcome.NA],
         "absent": _by_reason([cell for cell in cells if cell["row"].verdict == Outcome.NA]),
         "ticks": axis.ticks(),
+        "drawn": drawn,
+        "replicas": any(row.replicas for row in rows),
         "figure": figure_of(run.folder / "figures" / key, panel),
         "stimuli": list(_stimuli(run.folder / "stimuli" / f"{key}.nc")),
         "seen_by": _seen_by(run.folder / "stimuli" / f"{key}.nc"),
     }
+
+
+def _says(row: Verdict, axis: Axis) -> str:
+    """Say what the drawing of a cell shows."""
+    parts = [f"Disc and line: effect of {row.model} with its 95 % interval"]
+    if row.replicas:
+        parts.append(f"dots above: its {len(row.replicas)} replicas")
+    if row.control_effect is not None:
+        parts.append(f"square: strongest control, {row.control}")
+    if row.control_replicas:
+        parts.append("dots below: the control's replicas")
+    if axis.reference:
+        parts.append("grey band: published")
+    if axis.rope:
+        parts.append("dashed box: practically none")
+    return "; ".join([*parts, "dotted: no effect"]) + "."
 
 
 def _by_reason(cells: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

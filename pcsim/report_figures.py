@@ -10,6 +10,7 @@ from typing import Any
 from pcsim.plots import DOUBLE_COLUMN, plot_forest, plot_verdict_matrix, publication_figure, style
 from pcsim.storage import atomic_path
 from pcsim.verdict import Verdict
+from pcsim.verdict_expectations import forest_label, own_controls
 
 __all__ = ["write_pages"]
 
@@ -48,6 +49,7 @@ def _matrix(claims: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict]) ->
             rows=rows,
             columns=models,
             expectations={(v.hypothesis, v.model): v.expectation for v in verdicts},
+            controls=own_controls(verdicts),
             ax=ax,
         )
         ax.tick_params(axis="y", labelsize=6)
@@ -60,7 +62,8 @@ def _effects(pair: Sequence[tuple[Mapping[str, Any], Sequence[Verdict]]]) -> Any
         axes = figure.subplots(1, 2, squeeze=False)[0]
         for ax, (claim, rows) in zip(axes, pair, strict=False):
             table = [
-                {"label": v.model, **{name: getattr(v, name) for name in NUMBERS}} for v in rows
+                {"label": forest_label(v), **{name: getattr(v, name) for name in NUMBERS}}
+                for v in rows
             ]
             interval = claim["reference"]["interval"]
             unit = f" ({claim['units']})" if claim["units"] not in ("", "1") else ""

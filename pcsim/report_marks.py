@@ -18,9 +18,13 @@ from pcsim.verdict import Verdict
 
 __all__ = ["Axis", "trace_mark"]
 
-WIDTH, HEIGHT, EDGE = 230.0, 34.0, 12.0
-MODEL, CONTROL = 11.0, 24.0
+WIDTH, HEIGHT, EDGE = 230.0, 44.0, 12.0
+MODEL, CONTROL = 13.0, 31.0
 """Heights of the two rows of a mark."""
+BESIDE = 8.0
+"""Distance of the replicas from their row: the model's lie above, the control's below."""
+MOST = 40
+"""Replicas that are drawn; of more, so many evenly spaced in order of size."""
 REACH = 1.0
 """Intervals are drawn up to this share of the points' range beyond it, then cut."""
 
@@ -64,9 +68,12 @@ class Axis:
         ends = [
             v
             for row in rows
-            for n in ("low", "high", "control_low", "control_high")
-            if (v := getattr(row, n)) is not None and math.isfinite(v)
-        ]
+            for v in (
+                row.low, row.high, row.control_low, row.control_high,
+                *row.replicas, *row.control_replicas,
+            )
+            if v is not None and math.isfinite(v)
+        ]  # fmt: skip
         first, last = min(points), max(points)
         reach = REACH * (last - first) or 1.0
         low = max(min([first, *ends]), first - reach)
@@ -81,8 +88,10 @@ class Axis:
         return round(EDGE + share * (WIDTH - 2 * EDGE), 1)
 
     def mark(self, row: Verdict) -> Markup:
-        """Return a row's effect and control with their intervals."""
+        """Return a row's effect and control with their intervals, and each replica as a dot."""
         parts = [self._behind()]
+        parts.append(self._dots(MODEL - BESIDE, row.replicas, "m"))
+        parts.append(self._dots(CONTROL + BESIDE, row.control_replicas, "c"))
         parts.append(self._interval(MODEL, row.low, row.high, "m"))
         parts.append(self._interval(CONTROL, row.control_low, row.control_high, "c"))
         if row.effect is not None:
@@ -91,6 +100,10 @@ class Axis:
             x, y = self.place(row.control_effect) - 3.5, CONTROL - 3.5
             parts.append(f'<rect class="c" x="{x:.1f}" y="{y:g}" width="7" height="7"/>')
         return _svg("".join(parts))
+
+    def figure(self, row: Verdict) -> Markup:
+        """Return a row's mark with the axis below it."""
+        return self.mark(row) + self.ticks()
 
     def _behind(self) -> str:
         parts = []
@@ -115,6 +128,14 @@ class Axis:
         if high > self.high:
             path += f"M{right - 4:g} {y - 4:g}L{right} {y:g}l-4 4"
         return f'<path class="{name}" d="{path}"/>'
+
+    def _dots(self, y: float, values: Sequence[float], name: str) -> str:
+        """Return values as the round ends of lines without length."""
+        finite = sorted(v for v in values if math.isfinite(v))
+        if len(finite) > MOST:
+            finite = [finite[round(k)] for k in np.linspace(0, len(finite) - 1, MOST)]
+        path = "".join(f"M{self.place(v):g} {y:g}h0" for v in finite)
+        return f'<path class="r {name}" d="{path}"/>' if path else ""
 
     def ticks(self) -> Markup:
         """Return the axis itself, with a few numbers."""

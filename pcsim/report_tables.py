@@ -34,11 +34,12 @@ ESCAPES = {
 }  # fmt: skip
 
 EFFECTS = (
-    "hypothesis", "name", "family", "model", "verdict", "expectation", "kept", "effect", "low",
-    "high", "units", "control", "control_effect", "control_low", "control_high", "difference_low",
-    "difference_high", "d_z", "rank_biserial", "p", "p_holm", "n_replicas", "n_included", "n_total",
-    "reference_value", "reference_low", "reference_high", "reference_status", "reference_source",
-    "signal", "protocol", "statistic", "falsified_if", "reason", "requirements", "seeds",
+    "hypothesis", "name", "family", "model", "verdict", "itself", "expectation", "kept", "effect",
+    "low", "high", "units", "control", "control_effect", "control_low", "control_high",
+    "difference_low", "difference_high", "d_z", "rank_biserial", "p", "p_holm", "n_replicas",
+    "n_included", "n_total", "reference_value", "reference_low", "reference_high",
+    "reference_status", "reference_source", "signal", "protocol", "statistic", "falsified_if",
+    "reason", "requirements", "seeds",
 )  # fmt: skip
 
 
@@ -108,7 +109,8 @@ def _matrix_tex(
     letters = ", ".join(f"{letter} {name}" for name, letter in LETTERS.items())
     note = (
         f"Verdicts: {letters}. Raised: what was expected before the first run, + to pass, "
-        "$-$ to fail, ? open."
+        "$-$ to fail, ? open; c: the column is a control of the claim, and what was expected is "
+        "whether it shows the effect."
     )
     return booktabs(
         "l" + "c" * len(models), head, rows, caption=note, needs="booktabs, graphicx", size="tiny"
@@ -117,6 +119,8 @@ def _matrix_tex(
 
 def _letter(one: Verdict) -> str:
     shown = {"+": "+", "-": "$-$", "?": "?"}.get(one.expectation, "")
+    if one.itself and one.verdict != Outcome.NA:
+        shown += "c"
     raised = rf"\textsuperscript{{{shown}}}" if shown else ""
     return f"{LETTERS[str(one.verdict)]}{raised}"
 
@@ -129,7 +133,7 @@ def _effects_csv(claims: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict
         reference = claim.get("reference", {})
         own = {
             "name": claim.get("name"),
-            "kept": agreement(one.expectation, one.verdict),
+            "kept": agreement(one.expectation, one.verdict, itself=one.itself),
             "reference_value": reference.get("value"),
             "falsified_if": " ".join(claim.get("falsified_if", ())),
             "seeds": " ".join(map(str, one.seeds)),

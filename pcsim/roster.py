@@ -2,6 +2,7 @@
 
 A roster label is a circuit with settings (before training), a training and a lesion (after it).
 Trained models are saved as arrays and plain numbers beside the name of the circuit they came from.
+RB is the battery's RB-sparse, RB-gauss its Gaussian twin.
 """
 
 from __future__ import annotations

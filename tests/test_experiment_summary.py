@@ -17,9 +17,11 @@ TABLE = catalog.load("experiments", "thesis_correspondences")
 SUMMARY = catalog.load("experiments", "evidence_summary")
 
 
-def one(hypothesis: str, model: str, verdict: Outcome, expectation: str = "") -> Verdict:
+def one(
+    hypothesis: str, model: str, verdict: Outcome, expectation: str = "", *, itself: bool = False
+) -> Verdict:
     names = {"hypothesis": hypothesis, "model": model, "verdict": verdict}
-    return Verdict(**names, version=1, family="V1", expectation=expectation)
+    return Verdict(**names, version=1, family="V1", expectation=expectation, itself=itself)
 
 
 S, Q, N, R, OPEN, NA = (
@@ -77,7 +79,7 @@ def test_the_scored_table(tmp_path):
     assert width_of(run.folder / "figure.pdf") == pytest.approx(180, abs=0.1)
 
 
-def test_every_hypothesis_of_the_coverage_is_in_a_row():
+def module():
     from importlib.util import module_from_spec, spec_from_file_location
     from pathlib import Path
 
@@ -85,14 +87,49 @@ def test_every_hypothesis_of_the_coverage_is_in_a_row():
     spec = spec_from_file_location("thesis_correspondences_rows", path)
     assert spec is not None
     assert spec.loader is not None
-    module = module_from_spec(spec)
+    found = module_from_spec(spec)
     import sys
 
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    covered = {key for row in module.ROWS for key in row.hypotheses}
-    named = [*range(1, 9), 10, 11, 12, 16, 21, 22, 23, 24, 26, 28, 29, 31, 32, 34, 35, 36, 37, 39]
-    assert covered == {f"H{number:02d}" for number in (*named, 40, 41)}
+    sys.modules[spec.name] = found
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_every_hypothesis_of_the_coverage_is_in_a_row():
+    covered = {key for row in module().ROWS for key in row.hypotheses}
+    named = [*range(1, 9), 10, 11, 12, 16, 21, 22, 23, 24, 26, 28, 31, 32, 34, 35, 36, 37, 39]
+    ids = {f"H{number:02d}" for number in (*named, 40, 41)}
+    assert covered == ids | {"H29d", "H29e", "H29f"}
+
+
+def test_every_hypothesis_of_a_row_is_in_the_catalog():
+    known = {catalog.load("analysis", name).id for name in catalog.names("analysis")}
+    for row in module().ROWS:
+        assert set(row.hypotheses) <= known, row.neural
+
+
+def test_columns_that_are_controls_say_nothing_for_a_correspondence(tmp_path):
+    cells = [one("H12", "DN", N, "+", itself=True), one("H12", "RB", R, "-")]
+    run = made(TABLE, tmp_path, cells)
+    rows = {row["neural"]: row for row in read_json(run.folder / "scores.json")}
+    top = rows["Top-down projections, extra-classical fields"]
+    assert (top["n_cells"], top["n_controls"], top["n_expected_to_pass"]) == (1, 1, 0)
+    assert "our reading" in (run.folder / "table.tex").read_text()
+
+
+def test_a_control_is_told_from_what_lacks_its_effect(tmp_path):
+    import xarray as xr
+
+    # H12 of the review: divisive normalization, its control, loses what RB does not lose.
+    cells = [one("H12", "RB", R, "-"), one("H12", "DN", N, "+", itself=True)]
+    run = made(SUMMARY, tmp_path, cells)
+    found = xr.load_dataset(run.folder / "separation.nc", engine="h5netcdf")
+    assert found["apart"].values.tolist() == [[0, 1], [1, 0]]
+    (row,) = read_json(run.folder / "discrimination.json")
+    assert (row["pairs_apart"], row["NON-SPECIFIC"], row["control: effect there"]) == (1, 0, 1)
+    counts = read_json(run.folder / "expectations.json")
+    assert counts["+"]["control: effect there"] == 1
+    assert counts["+"]["NON-SPECIFIC"] == 0
 
 
 def test_what_is_told_apart(tmp_path):
@@ -102,7 +139,8 @@ def test_what_is_told_apart(tmp_path):
     found = xr.load_dataset(run.folder / "separation.nc", engine="h5netcdf")
     # NMDA was measured alone: there is nothing to tell it from.
     assert found["model"].values.tolist() == ["RB", "LN", "DN"]
-    assert found["apart"].values.tolist() == [[0, 2, 1], [2, 0, 0], [1, 0, 0]]
+    # LN shows the effect of H11 as RB does, though not it alone; DN has none.
+    assert found["apart"].values.tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
     assert found["compared"].values.tolist() == [[0, 3, 1], [3, 0, 1], [1, 1, 0]]
     np.testing.assert_array_equal(found["apart"], found["apart"].T)
     rows = {row["id"]: row["pairs_apart"] for row in read_json(run.folder / "discrimination.json")}

@@ -158,6 +158,64 @@ def test_column_that_is_its_own_control():
     )
     assert found.verdict == Outcome.NON_SPECIFIC
     assert "this model is the control" in found.reason
+    assert found.itself
+    # It is not compared with itself.
+    assert (found.control, found.control_effect, found.difference_low) == ("", None, None)
+
+
+def test_effect_of_a_control_is_read_off_its_own_replicas():
+    weaker = Requirement(
+        name="beyond", statement="", combine=lambda means: means["effect"], against="none"
+    )
+    flat = Control(name="flat", statement="", transform=lambda m, seed: replace(m, size=0.0))
+    base = hypothesis()
+    claim = hypothesis(controls=(*base.controls, flat), requirements=(weaker,))
+    models = {size: [Toy(size=size)] * 3 for size in (0.5, 0.0, -0.5)}
+    found = {
+        size: claim.test(own, train=lambda label, seed, s=size: Toy(size=s), seeds=[0, 1, 2],
+                         label="ZERO")
+        for size, own in models.items()
+    }  # fmt: skip
+    assert all(one.itself for one in found.values())
+    # No difference to itself is asked for: that is 0 whatever the effect.
+    assert [one.requirements for one in found.values()] == ["", "", ""]
+    assert found[0.5].control == "flat"
+    assert [one.verdict for one in found.values()] == [
+        Outcome.NON_SPECIFIC, Outcome.INCONCLUSIVE, Outcome.REFUTED,
+    ]  # fmt: skip
+    other = claim.test(models[0.5], train=zero, seeds=[0, 1, 2], label="TOY")
+    assert (other.itself, other.verdict) == (False, Outcome.SUPPORTED)
+    assert other.requirements.startswith("beyond: ")
+
+
+def test_a_control_of_a_requirement_alone_is_no_evidence_either():
+    beyond = Requirement(
+        name="beyond", statement="", combine=lambda means: means["effect"], against="aside"
+    )
+    controls = (
+        Control(name="none", statement="", transform=lambda m, seed: replace(m, size=0.0)),
+        Control(name="aside", statement="", variant="ZERO", for_effect=False),
+    )
+    claim = hypothesis(controls=controls, requirements=(beyond,))
+    train = lambda label, seed: Toy()  # noqa: E731
+    found = claim.test([Toy()] * 3, train=train, seeds=[0, 1, 2], label="ZERO")
+    assert (found.itself, found.verdict) == (True, Outcome.NON_SPECIFIC)
+    assert found.control == "none"
+
+
+def test_the_effect_of_each_replica_is_kept():
+    def constant(model, *, seed, scale):
+        values = {"effect": ("unit", np.full(4, model.size))}
+        return xr.Dataset({**values, "included": ("unit", np.ones(4, bool))})
+
+    found = hypothesis(observe=constant).test(
+        [Toy(size=0.4), Toy(size=0.6), Toy(size=0.5)],
+        train=lambda label, seed: Toy(size=0.1 * seed),
+        seeds=[0, 1, 2],
+    )
+    assert found.replicas == pytest.approx((0.4, 0.6, 0.5), abs=1e-12)
+    assert found.control_replicas == pytest.approx((0.0, 0.1, 0.2), abs=1e-12)
+    assert found.seeds == (0, 1, 2)
 
 
 def test_two_replicas_conclude_nothing():

@@ -143,8 +143,21 @@ def test_matrix_has_a_symbol_a_cell_and_the_expectation_in_its_corner(ax):
     corners = {text.get_text() for text in ax.texts if not text.get_gid()}
     assert corners == {"+", "\N{MINUS SIGN}"}
     assert len(ax.get_legend().get_texts()) == len(VERDICTS)
+    assert "control of the claim" not in ax.get_legend().get_title().get_text()
     with pytest.raises(ValueError, match="Did you mean 'SUPPORTED'"):
         plot_verdict_matrix({("a", "b"): "SUPORTED"}, rows=[("a", "a")], columns=["b"], ax=ax)
+
+
+def test_matrix_marks_columns_that_are_controls(ax):
+    verdicts = {("H10", "RB"): "SUPPORTED", ("H10", "LN"): "NON-SPECIFIC"}
+    plot_verdict_matrix(
+        verdicts, rows=[("H10", "H10")], columns=["RB", "LN"], controls={("H10", "LN")}, ax=ax
+    )
+    (mark,) = [patch for patch in ax.patches if patch.get_gid() == "control"]
+    # In the lower left of the cell at column 1, row 0 (y runs down).
+    assert mark.get_xy().min(axis=0) == pytest.approx([1 - 0.47, 0.46 - 0.3])
+    assert mark.get_xy().max(axis=0) == pytest.approx([1 - 0.47 + 0.3, 0.46])
+    assert "is a control of the claim" in ax.get_legend().get_title().get_text()
 
 
 def test_a_figure_of_its_own_when_no_axes_are_given():

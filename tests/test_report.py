@@ -93,6 +93,7 @@ def verdicts() -> list[Verdict]:
             high=0.5, control="flat", control_effect=-0.0123, control_low=-0.1, control_high=0.08,
             difference_low=0.25, difference_high=0.55, p=0.0002, p_holm=0.0417, n_replicas=3,
             n_included=84, n_total=96, expectation="+", reason="It is there.",
+            replicas=(0.42, 0.43, 0.4463), control_replicas=(-0.05, 0.0131),
             requirements="peak: 0.2 [0.1, 0.3], wanted > 0", **shared,
         ),
         Verdict(
@@ -210,6 +211,78 @@ def test_the_matrix_has_a_cell_for_each_verdict(page):
     ]
 
 
+def drawing(text: str, anchor: str) -> str:
+    cell = text[text.index(f'id="{anchor}"') :]
+    cell = cell[cell.index('class="drawn"') :]
+    return cell[cell.index("<template>") : cell.index("</template>")]
+
+
+def test_every_judged_cell_has_a_figure_of_its_own(run, tmp_path):
+    write_report([run], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    found = drawing(text, "h10-rb")
+    # Three replicas of the model and two of the control, each a point; the axis is linear.
+    ours = [float(x) for x in re.findall(r"M([\d.]+) 5h0", found)]
+    theirs = [float(x) for x in re.findall(r"M([\d.]+) 39h0", found)]
+    (effect,) = (float(x) for x in re.findall(r'<circle class="m" cx="([\d.]+)"', found))
+    (zero,) = (float(x) for x in re.findall(r'class="null" d="M([\d.]+) ', found))
+    scale = (effect - zero) / 0.4321
+    assert ours == pytest.approx([zero + scale * v for v in (0.42, 0.43, 0.4463)], abs=0.2)
+    assert theirs == pytest.approx([zero + scale * v for v in (-0.05, 0.0131)], abs=0.2)
+    # The null at 0 stands on the axis where its tick does.
+    assert f'<text x="{zero:g}" y="20">0</text>' in found
+    assert "effect of RB with its 95 % interval; dots above: its 3 replicas" in text
+    assert "square: strongest control, flat" in text
+    assert len(found) < 2000
+    # A run of an older version has no replicas, and is still drawn.
+    other = drawing(text, "h11-rb")
+    assert '<circle class="m"' in other
+    assert "h0" not in other
+
+
+def test_a_drawing_of_many_replicas_stays_small(run, tmp_path):
+    one = replace(verdicts()[0], replicas=tuple(np.linspace(0.3, 0.5, 1000)))
+    to_csv([one], run.folder / "verdicts.csv")
+    write_report([run], tmp_path / "report.html")
+    found = drawing((tmp_path / "report.html").read_text(encoding="utf-8"), "h10-rb")
+    places = [float(x) for x in re.findall(r"M([\d.]+) 5h0", found)]
+    assert len(places) == 40
+    assert places == sorted(places)
+    assert len(found) < 2000
+
+
+def test_the_caption_of_a_panel_names_what_it_draws(run, tmp_path, page):
+    assert "What the models do" in page.text
+    assert "What the models do:" not in page.text
+    write_json(run.folder / "panels.json", {"H10": ["RB", "LCA/cut"]})
+    write_report([run], tmp_path / "report.html")
+    again = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "What the models do: RB, LCA/cut" in again.text
+    assert "of RB, LCA/cut" in again.all("img")[0]["alt"]
+
+
+def test_a_column_that_is_a_control_is_marked(run, tmp_path, page):
+    assert "is the control" not in page.text
+    rows = verdicts()
+    rows[0] = replace(rows[0], verdict=Outcome.NON_SPECIFIC, itself=True)
+    to_csv(rows, run.folder / "verdicts.csv")
+    write_report([run], tmp_path / "report.html")
+    again = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "is the control, effect there" in again.text
+    assert ", is a control of the claim, effect present" in again.text
+    assert "never evidence for it" in again.text
+    (cell,) = [a for tag, a in again.tags if tag == "tbody" and a.get("id") == "h10-rb"]
+    assert (cell["data-kept"], cell["data-verdict"]) == ("kept", "NON-SPECIFIC")
+    # Six verdicts, then the controls: effect there, open, absent.
+    assert "+ pass 0 0 0 0 0 0 1 0 0" in again.text
+    marks = [a for _, a in again.tags if a.get("class") == "own-mark"]
+    assert len(marks) == 2  # the cell and the legend
+
+
+def test_the_page_says_which_column_is_the_battery_s(page):
+    assert "RB is the battery's RB-sparse" in page.text
+
+
 def test_the_panel_is_inside(page):
     (image,) = page.all("img")
     assert image["src"].startswith("data:image/svg+xml;base64,")
@@ -315,3 +388,17 @@ def test_stimuli_are_drawn_from_what_the_run_kept(run, tmp_path):
     np.testing.assert_array_equal(drawn, (255 * values[0, 0]).round())
     assert "as the protocol gave them to RB" in page.text
     assert "<bar> (0.3 s)" in page.text
+
+
+def test_a_panel_is_watched_for_what_it_asks_by_name():
+    from pcsim.experiment_figures import Asked
+
+    found = Asked({"RB": [1], "LN": [2], "LN/cut": [3]})
+    assert not found.get("DN")
+    assert list(found.values()) == [[1], [2], [3]]
+    assert [name for name, _ in found.items()] == ["RB", "LN", "LN/cut"]
+    assert found.names == []
+    assert found["LN/cut"] == [3]
+    assert found.get("RB") == [1]
+    assert found["LN/cut"] == [3]
+    assert found.names == ["LN/cut", "RB"]

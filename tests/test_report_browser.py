@@ -180,6 +180,8 @@ def verdict(hypothesis: Hypothesis, model: str, place: int) -> Verdict:
         difference_high=0.2, p=0.01, p_holm=0.02, n_replicas=3, n_included=9, n_total=10,
         reference_low=0.4, reference_high=0.6, reference_status="read",
         expectation="+-?"[place % 3], reason="Because.", seeds=(0, 1, 2),
+        replicas=(value - 0.05, value, value + 0.05), control_replicas=(-0.05, 0.0, 0.05),
+        itself=model == "LN",
     )  # fmt: skip
 
 
@@ -231,6 +233,27 @@ def test_its_policy_stops_any_other_script(browser, page):
     )
     assert browser.js("window.hurt === undefined")
     assert any("Content Security Policy" in text for text in browser.complaints())
+
+
+def test_the_dialog_of_every_judged_cell_has_a_figure_with_its_model(browser, page):
+    browser.open(page)
+    look = (
+        "f => [f.querySelectorAll('circle.m').length, f.querySelectorAll('path.r.m').length,"
+        "f.querySelectorAll('svg').length, f.querySelector('figcaption').textContent]"
+    )
+    cells = browser.js(
+        "[...document.querySelectorAll('.matrix td a')].map(a => { a.click();"
+        f"return [...document.querySelectorAll('dialog figure.strip')].map({look}); }})"
+    )
+    for one, found in zip(VERDICTS, cells, strict=True):
+        if one.verdict == Outcome.NA:
+            assert found == []
+            continue
+        ((discs, dots, drawings, words),) = found
+        assert (discs, dots, drawings) == (1, 1, 2)
+        assert f"effect of {one.model} with" in words
+        assert "its 3 replicas" in words
+    assert browser.complaints() == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -377,7 +400,12 @@ def test_keys_alone_reach_every_cell_and_open_it(browser, page):
     assert browser.js("document.querySelector('#cell-title').textContent").startswith(MODELS[2])
     browser.press("Escape", 27)
     assert not browser.js("document.querySelector('dialog').open")
-    assert browser.js("document.activeElement.title").startswith(f"H02, {MODELS[2]}: ")
+    # The event that gives the focus back comes after the dialog has closed.
+    for _ in range(100):
+        if browser.js("document.activeElement.title").startswith(f"H02, {MODELS[2]}: "):
+            return
+        time.sleep(0.02)
+    raise AssertionError(browser.js("document.activeElement.title"))
 
 
 def test_a_screen_reader_hears_names_for_everything_that_acts(browser, page):

@@ -104,7 +104,7 @@ def test_an_axis_puts_every_point_where_it_belongs():
     assert axis.place(99.0) == ends[-1]
     text = str(axis.mark(VERDICTS[0]))
     assert f'cx="{axis.place(0.4321)}"' in text
-    assert f"M{axis.place(-0.31)} 11H{axis.place(0.5)}" in text
+    assert f"M{axis.place(-0.31)} 13H{axis.place(0.5)}" in text
     assert str(axis.mark(VERDICTS[1])).count("<circle") == 0
     long = Verdict(**SHARED, model="A", verdict=Outcome.QUALITATIVE, effect=1.0, low=-9.0, high=2.0)
     assert "l4 4" in str(axis.mark(long))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from dataclasses import fields, replace
 
@@ -18,6 +19,7 @@ from pcsim.verdict import (
     read_csv,
     to_csv,
 )
+from pcsim.verdict_expectations import agreement, presence
 
 FAILS = ControlResult("LN", Effect(0.01, -0.02, 0.04), Effect(0.39, 0.25, 0.5))
 STRONG = Effect(0.4, 0.3, 0.5)
@@ -112,6 +114,34 @@ def test_a_model_that_is_its_own_control_is_never_supported():
     assert decide(STRONG, [itself, FAILS])[0] == Outcome.NON_SPECIFIC
     unmeasured = replace(itself, effect=None, difference=None)
     assert decide(STRONG, [unmeasured])[0] == Outcome.NON_SPECIFIC
+    # Its own effect and requirements decide first.
+    assert decide(Effect(0.4, -0.1, 0.9), [itself])[0] == Outcome.INCONCLUSIVE
+    assert decide(Effect(-0.4, -0.5, -0.3), [itself])[0] == Outcome.REFUTED
+    wrong = RequirementResult("r", Effect(-0.2, -0.3, -0.1))
+    assert decide(STRONG, [itself], [wrong])[0] == Outcome.REFUTED
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "model"), [("H11", "LCA"), ("H12", "DN"), ("H19", "ADAPT"), ("H25", "ADAPT")]
+)
+def test_a_control_keeps_its_expectation_by_its_effect(hypothesis, model):
+    from pcsim.catalog import load, names
+
+    (claim,) = (h for name in names("analysis") if (h := load("analysis", name)).id == hypothesis)
+    assert any(one.variant == model for one in claim.controls)
+    mark = claim.expected(model)
+    assert mark == "+"
+    outcome = {
+        "present": Outcome.NON_SPECIFIC, "open": Outcome.INCONCLUSIVE, "absent": Outcome.REFUTED,
+    }  # fmt: skip
+    kept = {p: agreement(mark, outcome[p], itself=True) for p in outcome}
+    assert kept == {"present": "kept", "open": "undecided", "absent": "against"}
+    assert all(presence(outcome[p]) == p for p in outcome)
+    # Foretold to lack the effect it is against the expectation to show it.
+    foretold = {p: agreement("-", outcome[p], itself=True) for p in outcome}
+    assert foretold == {"present": "against", "open": "undecided", "absent": "kept"}
+    # Of a column that is no control, NON-SPECIFIC is a failure.
+    assert agreement(mark, Outcome.NON_SPECIFIC) == "against"
 
 
 def test_inconclusive_without_a_measured_control():
@@ -181,6 +211,7 @@ def test_table_survives_the_disk_in_the_same_bytes(tmp_path):
     table = [
         verdict("H10", 2 / 10001, effect=1 / 3, low=-0.0, d_z=math.inf, seeds=(0, 1, 2)),
         verdict("H11", None, verdict=Outcome.NA, reason='It has "no" error, units;\nnone.'),
+        verdict("H12", 0.01, itself=True, replicas=(0.1, 1 / 3), control_replicas=(-2e-9, 4.0)),
     ]
     to_csv(table, tmp_path / "a.csv")
     found = read_csv(tmp_path / "a.csv")
@@ -189,6 +220,9 @@ def test_table_survives_the_disk_in_the_same_bytes(tmp_path):
     assert found[1].p is None
     assert found[1].reason == table[1].reason
     assert found[0].seeds == (0, 1, 2)
+    assert [one.itself for one in found] == [False, False, True]
+    assert found[2].replicas == (0.1, 0.333333333)
+    assert found[2].control_replicas == (-2e-9, 4.0)
     to_csv(found, tmp_path / "b.csv")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     assert b"-0," not in (tmp_path / "a.csv").read_bytes()
@@ -199,6 +233,26 @@ def test_header_is_the_fields(tmp_path):
     header = (tmp_path / "empty.csv").read_text().strip().split(",")
     assert header == [item.name for item in fields(Verdict)]
     assert read_csv(tmp_path / "empty.csv") == []
+
+
+def test_a_table_of_an_older_version_is_read(tmp_path):
+    said = decide(STRONG, [ControlResult("LN", STRONG, None, itself=True)])[1]
+    table = [
+        verdict("H12", 0.01, verdict=Outcome.NON_SPECIFIC, reason=said),
+        verdict("H12", 0.01, model="LN", verdict=Outcome.NON_SPECIFIC),
+    ]
+    to_csv(table, tmp_path / "new.csv")
+    with (tmp_path / "new.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    width = rows[0].index("itself")
+    assert rows[0][width:] == ["itself", "replicas", "control_replicas"]
+    with (tmp_path / "old.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(row[:width] for row in rows)
+    found = read_csv(tmp_path / "old.csv")
+    # That a column is the control stands in its reason.
+    assert [one.itself for one in found] == [True, False]
+    assert found[0].replicas == ()
+    assert [replace(one, itself=False) for one in found] == read_csv(tmp_path / "new.csv")
 
 
 def test_a_damaged_table_is_refused(tmp_path):

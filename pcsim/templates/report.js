@@ -219,15 +219,23 @@
 
   function numbers(cell) {
     const list = make("dl", "", "facts");
-    for (const one of all("td[data-label]", cell)) {
+    for (const one of all("td[data-label]:not(.drawn)", cell)) {
       const line = make("div");
       const value = make("dd");
       value.append(...[...one.firstElementChild.childNodes].map((node) => node.cloneNode(true)));
-      if (one.matches(".drawn")) value.append(cell.closest("table").querySelector(".axis-head svg").cloneNode(true));
       line.append(make("dt", one.dataset.label), value);
       list.append(line);
     }
     return list;
+  }
+
+  // The cell's own figure: its effect, replicas and control on an axis of their own.
+  function strip(cell) {
+    const drawn = cell.querySelector("td.drawn");
+    const figure = make("figure", "", "strip");
+    figure.append(drawn.querySelector("template").content.cloneNode(true));
+    figure.append(make("figcaption", drawn.dataset.says));
+    return figure;
   }
 
   function fill(link) {
@@ -237,7 +245,7 @@
     title.textContent = `${cell.dataset.model}: ${cell.dataset.verdict}. ${heading}`;
     const parts = [make("p", claim.querySelector(".statement").textContent, "statement")];
     if (cell.matches("tbody")) {
-      parts.push(numbers(cell), make("h3", "Why"));
+      parts.push(strip(cell), numbers(cell), make("h3", "Why"));
       for (const why of all(".why td", cell)) {
         const text = make("p");
         text.append(...[...why.childNodes].map((node) => node.cloneNode(true)));

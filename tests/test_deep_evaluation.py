@@ -17,11 +17,16 @@ from pcsim.deep.evaluation import (
     log_likelihood,
     perplexity,
 )
-from pcsim.deep.evaluation_information import active_units, mutual_information, posterior_means
+from pcsim.deep.evaluation_information import (
+    Information,
+    active_units,
+    mutual_information,
+    posterior_means,
+)
 from pcsim.deep.full_covariance import FullCovariance
 from pcsim.deep.inference import infer
 from pcsim.deep.inference_exact import Exact
-from pcsim.deep.inference_gradient import GradientAscent
+from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.posteriors import MeanField
 
@@ -138,7 +143,7 @@ def test_mutual_information_of_a_linear_gaussian_model(generator):
     found = []
     for _ in range(10):
         x = linear.model().sample(1500, generator)[0].detach()
-        found.append(mutual_information(mean_field(linear, x), generator=generator))
+        found.append(mutual_information(mean_field(linear, x), generator=generator).nats)
     error = np.std(found, ddof=1) / math.sqrt(len(found))
     # A sample's own posterior among 1,500 costs at most about (e^I - 1) / 2N besides.
     assert abs(np.mean(found) - expected) < 4 * error + math.expm1(expected) / 1500
@@ -148,9 +153,39 @@ def test_mutual_information_of_a_linear_gaussian_model(generator):
 def test_mutual_information_is_bounded_by_the_number_of_examples(generator):
     q = MeanField((torch.eye(5) * 100,), (torch.zeros(5, 5),))
     found = mutual_information(q, n_samples=3, chunk=2, generator=generator)
-    assert found == pytest.approx(math.log(5), abs=1e-12)
+    assert found.nats == pytest.approx(math.log(5), abs=1e-12)
     q = MeanField((torch.zeros(5, 5),), (torch.zeros(5, 5),))
-    assert mutual_information(q, generator=generator) == pytest.approx(0.0, abs=1e-12)
+    assert mutual_information(q, generator=generator).nats == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n_bits", "is_bound"), [(3, False), (9, True), (11, True)])
+def test_information_near_its_ceiling_is_a_bound(n_bits, is_bound, generator):
+    # Bits that are told apart without error: I is n_bits ln 2, and 512 examples can show 9 of them.
+    places = torch.arange(512)[:, None] * (2 if n_bits > 9 else 1)
+    bits = (places // 2 ** torch.arange(n_bits)) % 2
+    q = MeanField((200.0 * bits,), (torch.zeros(512, n_bits),))
+    found = mutual_information(q, generator=generator)
+    truth = n_bits * math.log(2)
+    assert found.nats == pytest.approx(min(truth, 9 * math.log(2)), abs=1e-9)
+    assert found.is_bound is is_bound
+    assert str(found) == (f">= {math.log(512):.3f}" if is_bound else f"{truth:.3f}")
+
+
+def test_information_is_a_bound_from_one_nat_below_the_ceiling():
+    ceiling = math.log(700)
+    assert not Information(ceiling - 1.001, 700).is_bound
+    assert Information(ceiling - 0.999, 700).is_bound
+
+
+def test_importance_sampling_of_a_point_is_refused(refused, generator):
+    linear = orthogonal(generator)
+    model, x = linear.model(), normal(generator, 2, 6)
+    q = infer(PointEstimate(n_iterations=5), model, x).q
+    message = refused(log_likelihood, model, x, q, n_samples=3)
+    assert "found a Point, expected a posterior with a density" in message
+    # What it used to return is the joint density at the mode, which is another number.
+    joint = model.free_energy(x, q).importance[0]
+    assert float((joint.detach() - linear.log_evidence(x)).abs().min()) > 0.05
 
 
 def test_active_units_are_those_the_data_move(generator):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from pcsim.deep.networks import ACTIVATIONS, glorot, linear, normalized
+from pcsim.deep.networks import ACTIVATIONS, FullyConnected, glorot, linear, normalized
 from pcsim.messages import check_choice, check_integer, refusal
 
-__all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder"]
+__all__ = ["Convolutional", "ConvolutionalDecoder", "ConvolutionalEncoder"]
 
 KERNEL = 3
 """Pixels on a side; with stride 2 and one pixel of padding a layer halves the image, rounded up."""
@@ -137,6 +139,97 @@ class ConvolutionalDecoder(nn.Module):
             advice = "A convolutional decoder predicts images: give it their shape."
             raise ValueError(refusal("ConvolutionalDecoder", found, expected, advice))
         return _ImageHead(self.n_out, self.shape, n_heads, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolutional:
+    """Builds the networks of an inference of images: convolutions, then fully connected layers.
+
+    Level 1's convolutions see as channels all parts of its input that are as large as the image
+    (the data; the errors at the data); what is no image joins their features. Levels above have
+    fully connected layers alone. For `networks` of `Direct`, `Ladder` and `Iterative`.
+
+    Examples
+    --------
+    >>> from pcsim.deep.inference_direct import Direct
+    >>> from pcsim.deep.latent_gaussian import LatentGaussian
+    >>> shape = (1, 28, 28)
+    >>> decoder = ConvolutionalDecoder(10, shape, (16, 8))
+    >>> model = LatentGaussian(784, (10,), decoders=[decoder])
+    >>> networks = Convolutional(shape=shape, channels=(8, 16), widths=((64,),))
+    >>> Direct(model, networks=networks).posterior(model, torch.zeros(5, 784)).mean[0].shape
+    torch.Size([5, 10])
+    """
+
+    shape: tuple[int, int, int]
+    """(channels, height, width)"""
+    channels: tuple[int, ...]
+    """Of each convolution, image side first; each halves the image."""
+    widths: tuple[tuple[int, ...], ...] = ((),)
+    """Fully connected units of each level's network; of level 1 after the convolutions."""
+    activation: str = "elu"
+    link: str = "highway"
+    """Of the fully connected layers."""
+    normalization: str | None = None
+
+    def __call__(self, level: int, sizes: Sequence[int], generator: torch.Generator) -> nn.Module:
+        """Return the network of a level whose input has parts of these sizes."""
+        if level > len(self.widths):
+            found, expected = f"widths of {len(self.widths)} levels", "one list of widths a level"
+            raise ValueError(refusal("Convolutional", found, expected, "Give one for each level."))
+        kind: dict[str, Any] = {
+            "activation": self.activation, "normalization": self.normalization
+        }  # fmt: skip
+        if level == 1:
+            before = _Pictures(self, sizes, generator)
+            after = FullyConnected(
+                before.n_out, self.widths[0], link=self.link, generator=generator, **kind
+            )
+            return _Chain(before, after)
+        return FullyConnected(
+            sum(sizes), self.widths[level - 1], link=self.link, generator=generator, **kind
+        )
+
+
+class _Pictures(nn.Module):
+    """Rows of parts to the convolutional features of those that are images, and all others."""
+
+    def __init__(
+        self, plan: Convolutional, sizes: Sequence[int], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        size = _product(_shape("Convolutional", plan.shape))
+        self.sizes, self.is_image = tuple(sizes), tuple(one == size for one in sizes)
+        n_images = sum(self.is_image)
+        if not n_images:
+            found = f"no part of size {size} among {self.sizes}"
+            advice = "Take an encoding that sees the data or its errors, and the image's shape."
+            raise ValueError(refusal("Convolutional", found, f"an image {plan.shape}", advice))
+        self.encoder = ConvolutionalEncoder(
+            (n_images * plan.shape[0], *plan.shape[1:]), plan.channels, activation=plan.activation,
+            normalization=plan.normalization, generator=generator,
+        )  # fmt: skip
+        self.n_in, self.n_out = sum(sizes), self.encoder.n_out + sum(sizes) - n_images * size
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_row("Convolutional", x, self.n_in)
+        parts = list(zip(x.split(self.sizes, -1), self.is_image, strict=True))
+        images = torch.cat([part for part, is_image in parts if is_image], -1)
+        others = [part for part, is_image in parts if not is_image]
+        return torch.cat([self.encoder(images), *others], -1)
+
+
+class _Chain(nn.Module):
+    """Two networks, one after the other."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self.n_in, self.n_out = first.n_in, second.n_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.second(self.first(x))
+        return features
 
 
 class _ImageHead(nn.Module):

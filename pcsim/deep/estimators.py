@@ -7,7 +7,7 @@ estimator's own gradient, to the posterior and to the generative model alike.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from pcsim.messages import check_choice, check_number, refusal
 __all__ = ["Estimator", "Pathwise", "ScoreFunction"]
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """A way to estimate gradients through an expectation."""
 

@@ -13,6 +13,7 @@ from pcsim.deep.draw import Posterior
 from pcsim.deep.inference import Evaluation, Inference, Inferred, Refinement, check_batch, infer
 from pcsim.deep.inference_gradient import GradientAscent
 from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.posteriors import Point
 from pcsim.messages import check_integer, refusal
 
 __all__ = [
@@ -74,11 +75,20 @@ def log_likelihood(
     chunk
         Samples in memory at once.
 
+    Raises
+    ------
+    ValueError
+        If `q` is a `Point`: one value without a density gives log p(x, z) there, not log p(x).
+
     References
     ----------
     Burda, Grosse and Salakhutdinov (2016), https://arxiv.org/abs/1509.00519
     """
     check_batch("log_likelihood", model, x)
+    if isinstance(q, Point):
+        expected = "a posterior with a density to draw from"
+        advice = "Infer with another family, such as MeanField; -elbo of a Point is -log p(x, z)."
+        raise ValueError(refusal("log_likelihood", "a Point", expected, advice))
     n_samples = check_integer("log_likelihood", "n_samples", n_samples, low=1)
     chunk = check_integer("log_likelihood", "chunk", chunk, low=1)
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)

@@ -3,6 +3,7 @@ r"""What latents say about the data: mutual information and active units."""
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +14,34 @@ from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.posteriors import MeanField
 from pcsim.messages import check_integer, check_number, refusal
 
-__all__ = ["active_units", "mutual_information", "posterior_means"]
+__all__ = ["Information", "active_units", "mutual_information", "posterior_means"]
+
+
+NEAR = 1.0
+"""Nats below the largest value that an estimate can take: within them it is a bound alone."""
+
+
+@dataclass(frozen=True)
+class Information:
+    """An estimate of mutual information, and how far up its number of examples lets it go.
+
+    Examples
+    --------
+    >>> print(Information(3.21, 1000), Information(6.5, 1000))
+    3.210 >= 6.500
+    """
+
+    nats: float
+    n_examples: int
+    """N: the estimate is never above log N."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is within a nat of log N: a lower bound and no more."""
+        return self.nats > math.log(self.n_examples) - NEAR
+
+    def __str__(self) -> str:
+        return f"{'>= ' if self.is_bound else ''}{self.nats:.3f}"
 
 
 def mutual_information(
@@ -23,13 +51,14 @@ def mutual_information(
     n_samples: int = 1,
     chunk: int = 256,
     generator: torch.Generator,
-) -> float:
+) -> Information:
     r"""Estimate the information between the data and a latent level under q, nats.
 
     .. math:: I = E_{p(x)} E_{q(z|x)} \Big[\log q(z|x) - \log \frac{1}{N} \sum_n q(z|x_n)\Big]
 
     Each example's own posterior is one of the N, so the estimate is never above log N and too low
-    by little while I is well below log N.
+    by little while I is well below log N. Within a nat of log N it is a lower bound alone, and
+    says so (`Information.is_bound`): draw more examples to know more.
 
     Parameters
     ----------
@@ -62,7 +91,7 @@ def mutual_information(
             density = log_densities(z[rows], mean, precision)
             own = density.gather(1, rows[:, None])[:, 0]
             total += float((own - density.logsumexp(1) + math.log(n)).sum())
-    return total / (n * n_samples)
+    return Information(total / (n * n_samples), n)
 
 
 def log_densities(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ __all__ = [
     "Start",
     "Step",
     "check_batch",
+    "check_rows",
     "infer",
     "surrogate",
 ]
@@ -139,7 +140,8 @@ def infer(
     Raises
     ------
     ValueError
-        If `x` is no batch of the model's inputs or is not finite.
+        If `x` is no batch of the model's inputs, is not finite, or is nothing that its output
+        could be, such as greys up to 255 for `Bernoulli`.
     RuntimeError
         If the free energy of an example is no longer finite.
     """
@@ -187,6 +189,12 @@ def surrogate(steps: Iterator[Step]) -> tuple[Tensor, Step]:
 
 
 def check_batch(where: str, model: LatentGaussian, x: Tensor) -> None:
+    """Refuse what is not a finite batch (B, n_x) of data that the model's output can have."""
+    check_rows(where, model, x)
+    model.output.check(where, x)
+
+
+def check_rows(where: str, model: LatentGaussian, x: Tensor) -> None:
     """Refuse what is not a finite batch (B, n_x) of the model's inputs."""
     if x.ndim != 2 or x.shape[1] != model.n_x or len(x) == 0:
         found, expected = f"x of shape {tuple(x.shape)}", f"shape (B, {model.n_x}) with B above 0"

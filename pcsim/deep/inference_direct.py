@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,10 @@ from torch.nn.functional import layer_norm
 from pcsim.deep.draw import Posterior
 from pcsim.deep.flows import Flowed
 from pcsim.deep.inference import Evaluation, Start, Step, by_level
+from pcsim.deep.inference_networks import Builder, builder_of, check_made_for, made_for
 from pcsim.deep.latent_gaussian import LatentGaussian
-from pcsim.deep.networks import FullyConnected, linear
+from pcsim.deep.networks import linear
 from pcsim.deep.posteriors import MeanField
-from pcsim.messages import refusal
 
 __all__ = ["Direct"]
 
@@ -38,6 +39,8 @@ class Direct(nn.Module):
         As of `FullyConnected`.
     normalise_inputs
         Whether the data are layer-normalised, as an iterative network's inputs are.
+    networks
+        Makes each level's network in place of the four above, such as `Convolutional`.
     generator
         Randomness of the initial weights; None means seed 0.
     """
@@ -52,6 +55,7 @@ class Direct(nn.Module):
         link: str = "highway",
         normalization: str | None = None,
         normalise_inputs: bool = False,
+        networks: Builder | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -62,11 +66,11 @@ class Direct(nn.Module):
         q = start(model, 1)
         levels = by_level(model, q)
         self.flows = flows_of(q)
-        for group, hidden in zip(levels, widths_of(len(levels), widths), strict=True):
-            network = FullyConnected(
-                size, hidden, activation=activation, link=link, normalization=normalization,
-                generator=generator,
-            )  # fmt: skip
+        self.made_for = made_for(model, q)
+        kind = {"activation": activation, "link": link, "normalization": normalization}
+        build = builder_of("Direct", len(levels), networks, widths, kind)
+        for level, group in enumerate(levels, start=1):
+            network: Any = build(level, [size], generator)
             size = network.n_out
             heads = [linear(size, prod(one.shape[1:]), generator) for one in group]
             self.networks.append(network)
@@ -76,14 +80,16 @@ class Direct(nn.Module):
     def posterior(self, model: LatentGaussian, x: Tensor) -> Posterior:
         """Return the posterior of each example of `x` (B, n_x), attached to the network."""
         start = self.start(model, len(x))
+        check_made_for("Direct", self.made_for, model, start)
         parameters, features = [], layer_norm(x, x.shape[1:]) if self.normalise_inputs else x
         for network, heads in zip(self.networks, self.heads, strict=True):
             features = network(features)
             assert isinstance(heads, nn.ModuleList)
             parameters.extend([head(features) for head in heads])
-        shapes = [one.shape for one in start.parameters]
-        pairs = zip(parameters, shapes, strict=True)
-        return start.with_parameters(tuple(one.reshape(shape) for one, shape in pairs))
+        pairs = zip(parameters, start.parameters, strict=True)
+        return start.with_parameters(
+            tuple(one.reshape(old.shape).to(old.dtype) for one, old in pairs)
+        )
 
     def steps(
         self,
@@ -101,14 +107,3 @@ def flows_of(q: Posterior) -> nn.ModuleList | None:
     if isinstance(q, Flowed):
         return q.flows if isinstance(q.flows, nn.ModuleList) else nn.ModuleList(q.flows)
     return None
-
-
-def widths_of(n_levels: int, widths: Sequence[Sequence[int]] | None) -> Sequence[Sequence[int]]:
-    """Return hidden units level by level, the default filled in."""
-    if widths is None:
-        return [(512 >> level, 512 >> level) for level in range(n_levels)]
-    if len(widths) != n_levels:
-        found = f"widths for {len(widths)} levels"
-        expected = f"one list of widths for each of {n_levels} levels"
-        raise ValueError(refusal("inference network", found, expected, "Give [[512, 512], ...]."))
-    return widths

@@ -12,9 +12,16 @@ from torch.nn.functional import layer_norm
 from pcsim.deep.draw import Posterior
 from pcsim.deep.encodings import Encoding, ErrorEncoding, GradientEncoding
 from pcsim.deep.inference import Evaluation, Start, Step, by_level
-from pcsim.deep.inference_direct import flows_of, widths_of
+from pcsim.deep.inference_direct import flows_of
+from pcsim.deep.inference_networks import (
+    Builder,
+    builder_of,
+    check_made_for,
+    made_for,
+    widths_of,
+)
 from pcsim.deep.latent_gaussian import LatentGaussian
-from pcsim.deep.networks import FullyConnected, TwoStreams
+from pcsim.deep.networks import TwoStreams
 from pcsim.deep.posteriors import MeanField
 from pcsim.deep.updates import UPDATES, Memory
 from pcsim.messages import check_choice, check_integer, refusal
@@ -57,6 +64,9 @@ class Iterative(nn.Module):
         graph.
     n_iterations
         How many, unless the caller says otherwise.
+    networks
+        Makes each level's network in place of widths, activation, link and normalization, such as
+        `Convolutional`; not with streams.
     generator
         Randomness of the initial weights; None means seed 0.
     """
@@ -76,6 +86,7 @@ class Iterative(nn.Module):
         segregated: bool = False,
         recurrent: bool = False,
         n_iterations: int = 5,
+        networks: Builder | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -86,19 +97,24 @@ class Iterative(nn.Module):
         if segregated and not isinstance(encoding, ErrorEncoding):
             found, advice = f"a segregated {type(encoding).__name__}", "Take ErrorEncoding()."
             raise ValueError(refusal("Iterative", found, "an ErrorEncoding", advice))
+        if segregated and networks is not None:
+            found, advice = "networks for two streams", "Give widths, or segregated=False."
+            raise ValueError(refusal("Iterative", found, "widths", advice))
         self.n_iterations = check_integer("Iterative", "n_iterations", n_iterations, low=1)
         self.networks, self.cells, self.updates = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         size = 0
         q = start(model, 1)
         groups, inputs = by_level(model, q), self._input_sizes(model)
         self.flows = flows_of(q)
-        kind: dict[str, Any] = {
-            "activation": activation, "link": link, "normalization": normalization,
-            "generator": generator,
-        }  # fmt: skip
-        levels = zip(groups, inputs, widths_of(len(groups), widths), strict=True)
-        for group, sizes, hidden in levels:
-            network = self._network(sizes, size, hidden, kind)
+        self.made_for = made_for(model, q)
+        kind = {"activation": activation, "link": link, "normalization": normalization}
+        build = (
+            self._streams(widths_of(len(groups), widths), kind)
+            if segregated
+            else builder_of("Iterative", len(groups), networks, widths, kind)
+        )
+        for level, (group, sizes) in enumerate(zip(groups, inputs, strict=True), start=1):
+            network: Any = build(level, [*sizes, size] if level > 1 else sizes, generator)
             size = network.n_out
             self.networks.append(network)
             self.cells.append(Memory(size, generator) if recurrent else nn.Identity())
@@ -106,14 +122,14 @@ class Iterative(nn.Module):
             self.updates.append(nn.ModuleList(updates))
         self.to(groups[0][0])
 
-    def _network(
-        self, sizes: list[int], size_below: int, hidden: Sequence[int], kind: Mapping[str, Any]
-    ) -> FullyConnected | TwoStreams:
-        n_in = sum(sizes) + size_below
-        if not self.segregated:
-            return FullyConnected(n_in, hidden, **kind)
-        n_basal = sum(sizes[place] for place in self._basal(sizes)) + size_below
-        return TwoStreams(n_basal, n_in - n_basal, hidden, **kind)
+    def _streams(self, hidden: Sequence[Sequence[int]], kind: Mapping[str, Any]) -> Builder:
+        def build(level: int, sizes: Sequence[int], generator: torch.Generator) -> TwoStreams:
+            own = sizes[:-1] if level > 1 else sizes
+            n_basal = sum(own[place] for place in self._basal(own)) + sum(sizes[len(own) :])
+            widths = hidden[level - 1]
+            return TwoStreams(n_basal, sum(sizes) - n_basal, widths, generator=generator, **kind)
+
+        return build
 
     def _input_sizes(self, model: LatentGaussian) -> list[list[int]]:
         """Encode one example to see how much there is of it."""
@@ -148,6 +164,7 @@ class Iterative(nn.Module):
         n_iterations: int | None = None,
     ) -> Iterator[Step]:
         """Yield one step an iteration from `first` on, which is left out."""
+        check_made_for("Iterative", self.made_for, model, first.q)
         step = first
         states: list[Tensor | None] = [None] * len(self.networks)
         for _ in range(self.n_iterations if n_iterations is None else n_iterations):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pcsim.deep.inference import Evaluation, Step
 from pcsim.deep.inference_direct import Direct
+from pcsim.deep.inference_networks import Builder
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.posteriors import TopDown
 
@@ -29,12 +30,13 @@ class Ladder(nn.Module):
         activation: str = "elu",
         link: str = "highway",
         normalization: str | None = None,
+        networks: Builder | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.direct = Direct(
             model, start=TopDown.at_prior, widths=widths, activation=activation, link=link,
-            normalization=normalization, generator=generator,
+            normalization=normalization, networks=networks, generator=generator,
         )  # fmt: skip
 
     def steps(

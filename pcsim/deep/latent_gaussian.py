@@ -128,7 +128,7 @@ class LatentGaussian(nn.Module):
         """
         if z_above is None:
             return self.top[0], bounded(-self.top[1])
-        predicted: Tensor = self.heads[level](self.decoders[level](z_above))
+        predicted = self._predicted(level, z_above)
         if self.prior_precision == "predicted":
             mean, log_variance = predicted.chunk(2, -1)
             return mean, bounded(log_variance)
@@ -136,10 +136,14 @@ class LatentGaussian(nn.Module):
             return predicted, bounded(-self.log_precisions[level - 1])
         return predicted, predicted.new_tensor(-math.log(float(self.prior_precision)))
 
+    def _predicted(self, level: int, z: Tensor) -> Tensor:
+        # Autocast ends here: densities and sums over features are taken in the type of the latents.
+        predicted: Tensor = self.heads[level](self.decoders[level](z))
+        return predicted.to(z.dtype)
+
     def output_parameters(self, z1: Tensor) -> tuple[Tensor, ...]:
         """Parameters of the output given the lowest latents, each broadcastable to (..., n_x)."""
-        predicted: Tensor = self.heads[0](self.decoders[0](z1))
-        parameters = predicted.chunk(self.output.n_parameters, -1)
+        parameters = self._predicted(0, z1).chunk(self.output.n_parameters, -1)
         if self.log_precision_x is None:
             return parameters
         return (*parameters, self.log_precision_x)

@@ -6,7 +6,7 @@ examples that it would have alone; the result is the same up to the order of sum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from pcsim.deep.copies import SeparateNoise, stack, unstack
-from pcsim.deep.inference import Evaluation, Inference, check_batch
+from pcsim.deep.inference import Evaluation, Inference, check_rows
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.training import Prepare, Trained
 from pcsim.deep.training_settings import TrainingSettings
-from pcsim.deep.training_step import TrainingStep, generator_for, shuffled
+from pcsim.deep.training_step import (
+    TrainingStep,
+    check_loss,
+    check_prepared,
+    generator_for,
+    shuffled,
+)
 from pcsim.messages import refusal
 
 __all__ = ["train_together"]
@@ -53,7 +59,7 @@ def train_together(
     trained
         One a seed.
     """
-    check_batch("train_together", models[0], x)
+    check_rows("train_together", models[0], x)
     check_together(models, inferences, settings, seeds)
     device = torch.device("cpu" if settings.device == "auto" else settings.device)
     dtype = torch.float64 if settings.precision == "float64" else torch.float32
@@ -64,6 +70,8 @@ def train_together(
     optimiser = torch.optim.Adam(whole.parameters(), lr=settings.learning_rate, fused=True)
     histories: list[list[dict[str, Any]]] = [[] for _ in seeds]
     x, n_steps = x.to(device), len(x) // size
+    check_prepared("train_together", models[0], x, draw_of(prepare, dtype, settings.seed))
+    first: list[float] = []
     for epoch in range(settings.n_epochs):
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * settings.learning_rate_decay**epoch
@@ -75,15 +83,30 @@ def train_together(
             rows = [x[order[index * size :][:size]].to(dtype) for order in orders]
             if prepare is not None:
                 rows = [prepare(*pair) for pair in zip(rows, generators, strict=True)]
-            at = settings_at(settings, number / n_steps)
+            at = replace(settings, objective=settings.objective_at(number / n_steps))
             total += advance(whole, optimiser, torch.cat(rows), at, generators)
+            first = first or total.tolist()
         for history, value in zip(histories, (total / n_steps).tolist(), strict=True):
             history.append({"epoch": epoch, "train": value, "validation": None})
         if not bool(torch.isfinite(total).all()):
             found = f"a free energy NaN or infinite in epoch {epoch}"
             raise RuntimeError(refusal("train_together", found, "finite", "Lower learning_rate."))
+        # Where the divergence weighs little at first the bound may be bad and the run sound.
+        if settings.objective_at(epoch).kl_weight >= 1:
+            for value, before in zip((total / n_steps).tolist(), first, strict=True):
+                check_loss("train_together", value, before, models[0].n_x, number)
     unstack(whole, alone)
     return [Trained(history, False) for history in histories]
+
+
+def draw_of(prepare: Prepare | None, dtype: torch.dtype, seed: int) -> Callable[[Tensor], Tensor]:
+    """Return what makes batches of rows, on noise that no training draws."""
+
+    def drawn(rows: Tensor) -> Tensor:
+        rows = rows.to(dtype)
+        return rows if prepare is None else prepare(rows, generator_for(rows.device, seed, 4))
+
+    return drawn
 
 
 def check_together(
@@ -100,15 +123,6 @@ def check_together(
         if getattr(settings, name) is not None:
             found = f"{name} {getattr(settings, name)!r}"
             raise ValueError(refusal("train_together", found, "None", "Train one by one."))
-
-
-def settings_at(settings: TrainingSettings, time: float) -> TrainingSettings:
-    """Return the settings with the weight of the divergence at a time, in epochs."""
-    if not settings.kl_warm_up:
-        return settings
-    plain = settings.objective
-    weight = plain.kl_weight * min(1.0, time / settings.kl_warm_up)
-    return replace(settings, objective=replace(plain, kl_weight=weight))
 
 
 def advance(

@@ -17,6 +17,7 @@ __all__ = [
     "TwoStreams",
     "glorot",
     "linear",
+    "mixed",
     "normalized",
     "normalizer",
 ]
@@ -98,7 +99,7 @@ class FullyConnected(nn.Module):
             if self.link == "concat":
                 h = torch.cat([h, new], -1)
             elif not isinstance(gate, nn.Identity):
-                h = torch.lerp(new, h, torch.sigmoid(gate(h)))
+                h = mixed(new, h, torch.sigmoid(gate(h)))
             else:
                 h = new
         return h.reshape(*x.shape[:-1], self.n_out)
@@ -148,6 +149,15 @@ def glorot(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, generator: torch.G
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def mixed(new: Tensor, old: Tensor, gate: Tensor) -> Tensor:
+    r"""Return :math:`g \odot old + (1 - g) \odot new`, in the widest type of the three.
+
+    Inside autocast layers give half precision and what passes a gate unchanged is in full.
+    """
+    kind = torch.promote_types(torch.promote_types(new.dtype, old.dtype), gate.dtype)
+    return torch.lerp(new.to(kind), old.to(kind), gate.to(kind))
 
 
 def normalizer(where: str, kind: str | None, width: int) -> nn.Module:

@@ -94,6 +94,8 @@ PLAIN = Objective()
 class Annealing:
     """A weight of the divergence that rises linearly over `n_steps`, then stays.
 
+    Steps of any kind: in `TrainingSettings` they are epochs, and begun ones count in part.
+
     Examples
     --------
     >>> [Annealing(n_steps=4).weight(step) for step in (0, 1, 4, 9)]
@@ -109,12 +111,12 @@ class Annealing:
         check_number("Annealing", "start", self.start, low=0.0)
         check_number("Annealing", "end", self.end, low=0.0)
 
-    def weight(self, step: int) -> float:
+    def weight(self, step: float) -> float:
         """Return the weight at a step, counted from 0."""
         done = min(step / self.n_steps, 1.0)
         return self.start + (self.end - self.start) * done
 
-    def objective(self, step: int, plain: Objective = PLAIN) -> Objective:
+    def objective(self, step: float, plain: Objective = PLAIN) -> Objective:
         """Return the objective of a step."""
         return replace(plain, kl_weight=self.weight(step))
 

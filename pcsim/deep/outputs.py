@@ -44,13 +44,19 @@ class Output(Protocol):
     def sample(self, parameters: Parameters, generator: torch.Generator | None) -> Tensor:
         """Draw one `x` for each set of parameters, (..., n_x)."""
 
+    def check(self, where: str, x: Tensor) -> None:
+        """Refuse data (..., n_x) that this distribution gives no probability to; `where` asks."""
+
     def weighted_error(self, x: Tensor, parameters: Parameters) -> Tensor:
         """Gradient of `log_prob` in the first parameter, (..., n_x)."""
 
 
 @dataclass(frozen=True)
 class Bernoulli:
-    r"""Binary features; the parameter is the logit :math:`a`, the mean :math:`\sigma(a)`."""
+    r"""Binary features; the parameter is the logit :math:`a`, the mean :math:`\sigma(a)`.
+
+    Numbers between 0 and 1 are taken as probabilities: `log_prob` is its mean over them.
+    """
 
     @property
     def n_parameters(self) -> int:
@@ -68,6 +74,13 @@ class Bernoulli:
 
     def sample(self, parameters: Parameters, generator: torch.Generator | None) -> Tensor:
         return torch.bernoulli(parameters[0].sigmoid(), generator=required(generator))
+
+    def check(self, where: str, x: Tensor) -> None:
+        low, high = float(x.min()), float(x.max())
+        if low < 0 or high > 1:
+            advice = "Divide greys by 255 and binarise them, or take another output."
+            expected = "numbers in 0 to 1 for Bernoulli"
+            raise ValueError(refusal(where, f"x from {low:g} to {high:g}", expected, advice))
 
     def weighted_error(self, x: Tensor, parameters: Parameters) -> Tensor:
         return x - parameters[0].sigmoid()
@@ -159,6 +172,15 @@ class Gaussian:
         x = low + self.bin_width * ((x - low) / self.bin_width).round()
         return x if self.limits is None else x.clamp(low, high)
 
+    def check(self, where: str, x: Tensor) -> None:
+        if self.bin_width is None or self.limits is None:
+            return
+        low, high, edge = float(x.min()), float(x.max()), 0.5 * self.bin_width
+        if low < self.limits[0] - edge or high > self.limits[1] + edge:
+            expected = f"numbers in the bins around {self.limits[0]:g} to {self.limits[1]:g}"
+            advice = "Scale the data (greys by 1/255), or change the limits of the Gaussian."
+            raise ValueError(refusal(where, f"x from {low:g} to {high:g}", expected, advice))
+
     def weighted_error(self, x: Tensor, parameters: Parameters) -> Tensor:
         mean, log_precision = self.mean(parameters), self.log_precision(parameters)
         slope = mean * (1 - mean) if self.link == "sigmoid" else 1.0
@@ -207,6 +229,15 @@ class Multinomial:
         events = torch.multinomial(flat, self.n_events, True, generator=required(generator))
         counts = torch.zeros_like(flat).scatter_add(1, events, torch.ones_like(events).to(flat))
         return counts.reshape(probability.shape)
+
+    def check(self, where: str, x: Tensor) -> None:
+        bad = (
+            int(((x < 0) | (x != x.round())).sum()) if x.is_floating_point() else int((x < 0).sum())
+        )
+        if bad:
+            found = f"{bad} of {x.numel()} entries of x negative or no whole number"
+            advice = "Give the count of each event, or take another output."
+            raise ValueError(refusal(where, found, "counts for Multinomial", advice))
 
     def weighted_error(self, x: Tensor, parameters: Parameters) -> Tensor:
         return x - x.sum(-1, keepdim=True) * parameters[0].softmax(-1)

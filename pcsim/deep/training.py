@@ -23,15 +23,22 @@ from pcsim.deep.checkpoint import (
     save_checkpoint,
 )
 from pcsim.deep.distributed import Workers, workers
-from pcsim.deep.inference import Evaluation, Inference, check_batch, infer
+from pcsim.deep.inference import Evaluation, Inference, check_rows, infer
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import FullyConnected
-from pcsim.deep.objective import KLConstraint, Objective
+from pcsim.deep.objective import KLConstraint
+from pcsim.deep.run_identity import check_identity, check_same, run_identity
 from pcsim.deep.training_progress import Report, silent, training_progress
 from pcsim.deep.training_settings import TrainingSettings
-from pcsim.deep.training_step import TrainingStep, generator_for, shuffled
+from pcsim.deep.training_step import (
+    DIVERGED,
+    TrainingStep,
+    check_loss,
+    check_prepared,
+    generator_for,
+    shuffled,
+)
 from pcsim.messages import refusal
-from pcsim.storage import to_plain
 
 __all__ = ["Trained", "TrainingSettings", "restore", "train"]
 
@@ -94,15 +101,18 @@ def train(
     Raises
     ------
     ValueError
-        If the data do not fit the model, or the folder holds another run or a damaged file.
+        If the data do not fit the model or its output, or the folder holds another run (of other
+        settings, another model, inference or estimator, or other data) or a damaged file.
     RuntimeError
-        If the loss is no longer finite. The last checkpoint is kept.
+        If the run diverges: a loss or a weight is no longer finite, or a free energy is above
+        `WORST` times that of the first epoch. The last checkpoint is kept.
     """
-    check_batch("train", model, x)
+    check_rows("train", model, x)
     if validation is not None:
-        check_batch("train (validation)", model, validation)
+        check_rows("train (validation)", model, validation)
     with workers(settings.device) as group, torch_settings(settings):
         run = Run(model, inference, x, validation, prepare, settings, group, folder)
+        run.check_data()
         run.resume()
         quiet = not (progress and group.leads)
         shown = contextlib.nullcontext(silent)
@@ -151,6 +161,8 @@ class Run:
     ) -> None:
         self.settings, self.group, self.prepare = settings, group, prepare
         self.dtype = torch.float64 if settings.precision == "float64" else torch.float32
+        parts = {"model": model, "inference": inference, "estimator": settings.estimator}
+        self.identity = None if folder is None else run_identity(parts, x, validation, prepare)
         self.step = TrainingStep(model, inference, settings.estimator).to(group.device, self.dtype)
         self.x = x.to(group.device)
         self.validation = None if validation is None else validation.to(group.device)
@@ -168,6 +180,16 @@ class Run:
         target = settings.kl_target
         self.constraint = None if target is None else KLConstraint(target=target)
         self.best: dict[str, Tensor] | None = None
+        self.first: Tensor | None = None
+
+    def check_data(self) -> None:
+        """Refuse data that the model's output cannot have, as they come out of `prepare`."""
+        generator = generator_for(self.group.device, self.settings.seed, 4)
+        for where, data in (("train", self.x), ("train (validation)", self.validation)):
+            if data is not None:
+                check_prepared(
+                    where, self.step.model, data, lambda rows: self.batch(rows, generator)
+                )
 
     def finish(self, report: Report, after_epoch: Callable[[int], None] | None = None) -> None:
         """Run the epochs that are missing."""
@@ -192,15 +214,17 @@ class Run:
         order = shuffled(len(self.x), settings.seed, epoch).to(device)
         whole = self.batch_size * self.group.count
         n_steps = len(self.x) // whole
-        total = torch.zeros((), dtype=torch.float64, device=device)
+        total = torch.zeros(2, dtype=torch.float64, device=device)
         for index in range(n_steps):
             number = epoch * n_steps + index
             rows = order[index * whole : (index + 1) * whole][self.group.rank :: self.group.count]
             generator = generator_for(device, settings.seed, 2, number, self.group.rank)
-            total += self.advance(self.batch(self.x[rows], generator), generator, number / n_steps)
+            met = self.advance(self.batch(self.x[rows], generator), generator, number / n_steps)
+            total += met
+            self.first = met[1] if self.first is None else self.first
             if (index + 1) % CHECK_EVERY == 0 or index + 1 == n_steps:
-                self.check(total, number)
-        return float(self.group.mean(total / n_steps))
+                self.check(total, number, index + 1)
+        return float(self.group.mean(total[0] / n_steps))
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Convert and prepare some rows of the data."""
@@ -208,11 +232,21 @@ class Run:
         return rows if self.prepare is None else self.prepare(rows, generator)
 
     def advance(self, x: Tensor, generator: torch.Generator, time: float) -> Tensor:
-        """Take one step of the optimiser; return the mean free energy; `time` is in epochs."""
+        """Take one step of the optimiser; `time` is in epochs.
+
+        Returns
+        -------
+        met : (2,)
+            Mean free energy, and the same where what is minimised, weights and all, is no lower.
+        """
         settings = self.settings
         evaluation = Evaluation(
             n_samples=settings.n_samples,
-            objective=self.objective(time),
+            objective=(
+                settings.objective_at(time)
+                if self.constraint is None
+                else self.constraint.objective(settings.objective)
+            ),
             estimator=settings.estimator,
             generator=generator,
         )
@@ -228,25 +262,20 @@ class Run:
         if self.constraint is not None:
             kl = self.group.mean(met.kl.mean(0, keepdim=True))
             self.constraint = self.constraint.updated(replace(met, kl=kl))
-        return torch.as_tensor(-met.elbo).double().mean()
+        free_energy = torch.as_tensor(-met.elbo).double()
+        # Under a small weight of the divergence the bound may be bad and the run sound.
+        return torch.stack([free_energy.mean(), torch.minimum(free_energy, met.total).mean()])
 
-    def objective(self, time: float) -> Objective:
-        """Return what is minimised at a time, in epochs."""
-        plain = self.settings.objective
-        if self.constraint is not None:
-            return self.constraint.objective(plain)
-        if not self.settings.kl_warm_up:
-            return plain
-        weight = plain.kl_weight * min(1.0, time / self.settings.kl_warm_up)
-        return replace(plain, kl_weight=weight)
-
-    def check(self, total: Tensor, step: int) -> None:
+    def check(self, total: Tensor, step: int, n_met: int) -> None:
         """Stop a run that diverged before it is written down."""
-        finite = [total] + [p.detach().sum() for part in self.parts for p in part]
+        total = self.group.mean(total)
+        finite = [total.sum()] + [p.detach().sum() for part in self.parts for p in part]
         if not bool(torch.isfinite(torch.stack([one.double() for one in finite])).all()):
             found = f"a loss or a weight NaN or infinite by step {step + 1}"
-            advice = "Lower learning_rate or set largest_gradient; the last checkpoint is kept."
-            raise RuntimeError(refusal("train", found, "finite numbers", advice))
+            raise RuntimeError(refusal("train", found, "finite numbers", DIVERGED))
+        assert self.first is not None
+        first = self.history[0]["train"] if self.history else float(self.group.mean(self.first))
+        check_loss("train", float(total[1]) / n_met, first, self.step.model.n_x, step)
 
     def judge(self) -> float | None:
         """Return the validation free energy, on the same noise each time."""
@@ -278,6 +307,7 @@ class Run:
         settings, epoch = self.settings, len(self.history)
         modules = {f"step.{name}": one for name, one in self.step.state_dict().items()}
         record: dict[str, Any] = {"settings": settings.record(), "history": self.history}
+        record["identity"] = self.identity
         if self.constraint is not None:
             record["log_multiplier"] = self.constraint.log_multiplier
         is_best = score(self.history[-1]) <= min(map(score, self.history))
@@ -299,6 +329,8 @@ class Run:
         where = f"train in {self.folder}"
         tensors, record = load_checkpoint(self.folder / LAST)
         check_same(where, record.get("settings"), self.settings)
+        if self.identity is not None:
+            check_identity(where, record.get("identity"), self.identity)
         load_module(where, self.step, tensors, "step.")
         restore_optimiser(where, self.optimiser, tensors, "optimiser.")
         self.history = list(record["history"])
@@ -331,18 +363,6 @@ def parameter_groups(step: TrainingStep) -> list[list[nn.Parameter]]:
     return [part for part in learned if part]
 
 
-def check_same(where: str, saved: Any, settings: TrainingSettings) -> None:
-    """Refuse to go on with a run of other settings."""
-    own: dict[str, Any] = to_plain(settings.record())
-    if saved == own:
-        return
-    other = saved if isinstance(saved, dict) else {}
-    names = [name for name in own if own[name] != other.get(name)]
-    found = ", ".join(f"{name} {other.get(name)!r} in the checkpoint" for name in names[:3])
-    expected = ", ".join(f"{name} {own[name]!r}" for name in names[:3])
-    raise ValueError(refusal(where, found, expected, "Train in a new folder."))
-
-
 def restore(model: LatentGaussian, inference: Inference, folder: str | Path) -> dict[str, Any]:
     """Give modules the weights that `train` left in a folder; return the checkpoint's record.
 
@@ -350,5 +370,7 @@ def restore(model: LatentGaussian, inference: Inference, folder: str | Path) -> 
     """
     name = BEST if (Path(folder) / BEST).exists() else LAST
     tensors, record = load_checkpoint(Path(folder) / name)
+    # What an estimator remembers is of use to training alone.
+    tensors = {n: v for n, v in tensors.items() if not n.startswith("step.estimator.")}
     load_module(f"restore {folder}", TrainingStep(model, inference), tensors, "step.")
     return record

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pcsim.deep.estimators import Estimator, Pathwise
-from pcsim.deep.objective import Objective
-from pcsim.messages import check_choice, check_integer, check_number
+from pcsim.deep.objective import Annealing, Objective
+from pcsim.messages import check_choice, check_integer, check_number, refusal
 
 __all__ = ["TrainingSettings"]
 
@@ -42,9 +42,10 @@ class TrainingSettings:
     objective: Objective = field(default_factory=Objective)
     estimator: Estimator = field(default_factory=Pathwise)
     kl_warm_up: int = 0
-    """Epochs over which the weight of the divergence grows linearly from 0."""
+    """Epochs over which the weight of the divergence grows linearly from 0 (`Annealing`)."""
     kl_target: float | None = None
-    """Nats that the divergence is held to by a multiplier (`KLConstraint`)."""
+    """Nats that the divergence is held to by a multiplier (`KLConstraint`), which is its weight:
+    not beside a warm-up or another weight."""
     largest_gradient: float | None = None
     """Longer gradients are cut to this norm, model and inference each."""
     patience: int | None = None
@@ -75,6 +76,34 @@ class TrainingSettings:
         if self.largest_gradient is not None:
             check_number(where, "largest_gradient", self.largest_gradient, positive=True)
         check_choice(where, "precision", self.precision, PRECISIONS)
+        self._check_bound(where)
+
+    def _check_bound(self, where: str) -> None:
+        """Refuse what is no objective or estimator, and two weights of the divergence at once."""
+        kinds = (("objective", Objective, "Objective()"), ("estimator", Estimator, "Pathwise()"))
+        for name, kind, example in kinds:
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, type):
+                found, expected = f"{name} {value!r}", f"an {name}, such as {example}"
+                advice = "Give the object itself."
+                raise TypeError(refusal(where, found, expected, advice))
+        if self.kl_target is None:
+            return
+        for name, value, usual in (
+            ("kl_warm_up", self.kl_warm_up, 0),
+            ("objective.kl_weight", self.objective.kl_weight, 1.0),
+        ):
+            if value != usual:
+                found = f"kl_target {self.kl_target:g} beside {name} {value:g}"
+                advice = "The multiplier is the weight of the divergence: leave one out."
+                raise ValueError(refusal(where, found, f"{name} {usual:g}", advice))
+
+    def objective_at(self, time: float) -> Objective:
+        """Return what is minimised at a time, in epochs, where there is no target."""
+        plain = self.objective
+        if not self.kl_warm_up:
+            return plain
+        return Annealing(n_steps=self.kl_warm_up, end=plain.kl_weight).objective(time, plain)
 
     def record(self) -> dict[str, Any]:
         """Return what a continuation must share, as plain values."""

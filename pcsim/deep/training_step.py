@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,24 @@ from pcsim.deep.estimators import Estimator
 from pcsim.deep.inference import Evaluation, Inference, surrogate
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.objective import FreeEnergy
+from pcsim.messages import refusal
 
-__all__ = ["TrainingStep", "binarised", "dequantised", "generator_for", "shuffled"]
+__all__ = [
+    "DIVERGED",
+    "WORST",
+    "TrainingStep",
+    "binarised",
+    "check_loss",
+    "check_prepared",
+    "dequantised",
+    "generator_for",
+    "shuffled",
+]
+
+WORST = 1000.0
+"""A run has diverged once its mean free energy is more than this many times that of the first
+epoch (in it: of its first step), or than this many nats a feature if those are more."""
+DIVERGED = "Lower learning_rate or set largest_gradient; the last checkpoint is kept."
 
 
 class TrainingStep(nn.Module):
@@ -39,6 +56,36 @@ class TrainingStep(nn.Module):
             met.reconstruction.detach(), met.kl.detach(), met.total.detach(),
             met.importance.detach(),
         )  # fmt: skip
+
+
+def check_loss(where: str, loss: float, first: float, n_x: int, step: int) -> None:
+    """Stop a run whose mean free energy is out of all proportion to the first, all in nats.
+
+    Raises
+    ------
+    RuntimeError
+        If the loss is above `WORST` times the larger of `first` and `n_x`, or is NaN.
+    """
+    limit = WORST * max(abs(first), float(n_x))
+    if not loss <= limit:
+        found = f"a mean free energy of {loss:.3g} nats by step {step + 1}"
+        expected = f"at most {limit:.3g}, {WORST:g} times the first ({first:.3g}, {n_x} features)"
+        raise RuntimeError(refusal(where, found, expected, DIVERGED))
+
+
+def check_prepared(
+    where: str, model: LatentGaussian, x: Tensor, batch: Callable[[Tensor], Tensor]
+) -> None:
+    """Refuse data (N, n_x) that the model's output cannot have, as `batch` prepares them."""
+    for rows in x.split(10_000):
+        try:
+            prepared = batch(rows)
+        except RuntimeError as error:
+            found = f"x from {float(x.min()):g} to {float(x.max()):g}, on which `prepare` fails"
+            reason = str(error).splitlines()[0].rstrip(".")
+            expected, advice = "data that it takes", f"It says: {reason}."
+            raise ValueError(refusal(where, found, expected, advice)) from None
+        model.output.check(where, prepared)
 
 
 def generator_for(device: torch.device | str, *entries: int) -> torch.Generator:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pcsim.deep.networks import linear
+from pcsim.deep.networks import linear, mixed
 
 __all__ = ["UPDATES", "Additive", "Gated", "LearnedStep", "Memory"]
 
@@ -28,8 +28,7 @@ class Gated(nn.Module):
     def forward(self, features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         """Return the new value, shaped as `value` (B, size); `features` are (B, n_features)."""
         gate = torch.sigmoid(self.gate(features))
-        new: Tensor = torch.lerp(self.delta(features), value, gate)
-        return new
+        return mixed(self.delta(features), value, gate)
 
 
 class Additive(nn.Module):
@@ -91,4 +90,4 @@ class Memory(nn.Module):
         gates = torch.sigmoid(self.gates(torch.cat([features, state], -1)))
         keep, reset = gates.chunk(2, -1)
         new = torch.tanh(self.new(torch.cat([features, reset * state], -1)))
-        return torch.lerp(new, state, keep)
+        return mixed(new, state, keep)

@@ -1,0 +1,152 @@
+"""What a training run is a run of, so that a checkpoint is not gone on with as another run."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pcsim.deep.training_settings import TrainingSettings
+from pcsim.messages import refusal
+from pcsim.storage import to_plain
+
+__all__ = ["check_identity", "check_same", "data_digest", "described", "run_identity"]
+
+SHOWN = 3
+"""Differences that an error names."""
+
+
+def run_identity(
+    parts: Mapping[str, Any],
+    x: Tensor,
+    validation: Tensor | None,
+    prepare: Callable[..., Any] | None,
+) -> dict[str, str]:
+    """Return what model, inference, estimator and data are, name -> text, the same in any process.
+
+    Parameters
+    ----------
+    parts
+        "model", "inference", "estimator" -> the object.
+    x, validation
+        The data, of which a digest is kept.
+    prepare
+        What batches pass first, of which the name is kept.
+    """
+    found = {name: one for part, whole in parts.items() for name, one in described(part, whole)}
+    found |= {"data": data_digest(x), "prepare": plain_text(prepare)}
+    found["validation"] = "None" if validation is None else data_digest(validation)
+    return found
+
+
+def data_digest(x: Tensor) -> str:
+    """Return type, shape and the sha256 of the values of a tensor.
+
+    Examples
+    --------
+    >>> data_digest(torch.zeros(2, 3))[:21]
+    'float32 (2, 3) sha256'
+    >>> data_digest(torch.zeros(2, 3)) == data_digest(torch.zeros(3, 2))
+    False
+    """
+    values = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    digest = hashlib.sha256(values.data).hexdigest()
+    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)} sha256 {digest}"
+
+
+def described(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield (name, text) of an object and of all its settings; what is learned has its shape.
+
+    Examples
+    --------
+    >>> dict(described("layer", nn.Linear(3, 2, bias=False)))["layer.weight"]
+    'learned (2, 3)'
+    """
+    if isinstance(value, nn.Module):
+        yield name, type(value).__qualname__
+        yield from _of_module(name, value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield name, type(value).__qualname__
+        for one in fields(value):
+            yield from described(f"{name}.{one.name}", getattr(value, one.name))
+    elif isinstance(value, Mapping):
+        for key in value:
+            yield from described(f"{name}.{key}", value[key])
+    elif isinstance(value, Sequence) and not isinstance(value, str) and any(map(_deep, value)):
+        for place, one in enumerate(value):
+            yield from described(f"{name}.{place}", one)
+    else:
+        yield name, plain_text(value)
+
+
+def plain_text(value: Any) -> str:
+    """Return a text for a value that holds no address in memory."""
+    if isinstance(value, np.ndarray):
+        return data_digest(torch.as_tensor(value.copy()))
+    if isinstance(value, Tensor):
+        return data_digest(value)
+    if isinstance(value, partial):
+        inner = ", ".join(map(plain_text, (*value.args, *value.keywords.items())))
+        return f"partial({plain_text(value.func)}, {inner})"
+    if callable(value):
+        return str(getattr(value, "__qualname__", type(value).__qualname__))
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(plain_text, value))})"
+    plain = value is None or isinstance(value, bool | int | float | complex | str)
+    return repr(value) if plain else type(value).__qualname__
+
+
+def check_same(where: str, saved: Any, settings: TrainingSettings) -> None:
+    """Refuse to go on with a run of other settings."""
+    own: dict[str, Any] = to_plain(settings.record())
+    if saved != own:
+        raise ValueError(_different(where, saved if isinstance(saved, dict) else {}, own))
+
+
+def check_identity(where: str, saved: Any, own: Mapping[str, str]) -> None:
+    """Refuse to go on with a run of another model, inference, estimator or data.
+
+    A checkpoint from before there were identities is taken, with a warning: its settings and the
+    shapes of its weights are compared all the same.
+    """
+    if saved is None:
+        found = "a checkpoint that does not say of which model and data it is"
+        expected = "one that does; its settings and the shapes of its weights fit"
+        advice = "Make sure that both are the same, or train in a new folder."
+        warnings.warn(refusal(where, found, expected, advice), UserWarning, stacklevel=3)
+    elif saved != own:
+        raise ValueError(_different(where, saved, own))
+
+
+def _different(where: str, saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    names = [name for name in {**own, **saved} if own.get(name) != saved.get(name)]
+    found = ", ".join(f"{name} {saved.get(name)!r} in the checkpoint" for name in names[:SHOWN])
+    expected = ", ".join(f"{name} {own.get(name)!r}" for name in names[:SHOWN])
+    return refusal(where, found, expected, "Train in a new folder.")
+
+
+def _of_module(name: str, module: nn.Module) -> Iterator[tuple[str, str]]:
+    for key, value in vars(module).items():
+        if not key.startswith("_") and key != "training":
+            yield from described(f"{name}.{key}", value)
+    for key, one in module.named_parameters(recurse=False):
+        kind = "learned" if one.requires_grad else "fixed"
+        yield f"{name}.{key}", f"{kind} {tuple(one.shape)}"
+    for key, buffer in module.named_buffers(recurse=False):
+        yield f"{name}.{key}", f"buffer {tuple(buffer.shape)}"
+    for key, child in module.named_children():
+        yield from described(f"{name}.{key}", child)
+
+
+def _deep(value: Any) -> bool:
+    """Whether a member of a sequence has settings of its own."""
+    return isinstance(value, nn.Module | Mapping) or (
+        is_dataclass(value) and not isinstance(value, type)
+    )

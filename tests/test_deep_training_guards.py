@@ -1,0 +1,273 @@
+"""What training refuses: other runs, other data, data of another kind, and losses that run away."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pcsim.deep.checkpoint import load_checkpoint, save_checkpoint
+from pcsim.deep.encodings import ErrorEncoding, GradientEncoding, LogSignGradientEncoding
+from pcsim.deep.estimators import Pathwise, ScoreFunction
+from pcsim.deep.inference import infer
+from pcsim.deep.inference_direct import Direct
+from pcsim.deep.inference_gradient import GradientAscent
+from pcsim.deep.inference_iterative import Iterative
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.many_seeds import train_together
+from pcsim.deep.objective import Annealing, Objective
+from pcsim.deep.outputs import Bernoulli, Gaussian, Multinomial
+from pcsim.deep.run_identity import described, run_identity
+from pcsim.deep.training import TrainingSettings, restore, train
+from pcsim.deep.training_step import WORST, binarised, check_loss, dequantised
+
+SETTINGS = TrainingSettings(n_epochs=1, batch_size=16, learning_rate=3e-3, device="cpu")
+
+
+def build(output=None, *, encoding=None, n_z=(4,), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    model = LatentGaussian(10, n_z, output, generator=generator)
+    if encoding is None:
+        return model, Direct(model, widths=[[8]] * len(n_z), generator=generator)
+    return model, Iterative(
+        model, encoding=encoding, widths=[[8]], n_iterations=2, generator=generator
+    )
+
+
+def tensors(*modules):
+    return [one.clone() for part in modules for one in part.state_dict().values()]
+
+
+@pytest.fixture
+def x(rng):
+    return torch.as_tensor(rng.random((64, 10)), dtype=torch.float32)
+
+
+def test_weights_come_back_after_training_with_an_estimator_that_remembers(x, tmp_path):
+    modules = build()
+    settings = replace(SETTINGS, estimator=ScoreFunction("running_mean"))
+    train(*modules, x, settings, folder=tmp_path, progress=False)
+    assert "step.estimator.level" in load_checkpoint(tmp_path / "last.safetensors")[0]
+    again = build(seed=5)
+    restore(*again, tmp_path)
+    pairs = zip(tensors(*again), tensors(*modules), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+OTHERS = {
+    "data": (
+        {"estimator": ScoreFunction("none")}, {"flip": True}, "data 'float32 (64, 10) sha256",
+    ),
+    "baseline": (
+        {"estimator": ScoreFunction("none")}, {"estimator": ScoreFunction("running_mean")},
+        "estimator.baseline \"'none'\" in the checkpoint",
+    ),
+    "output": ({}, {"output": Gaussian(1.0)}, "model.output 'Bernoulli' in the checkpoint"),
+    "precision": (
+        {"output": Gaussian(0.7)}, {"output": Gaussian(4.0)},
+        "model.output.precision '0.7' in the checkpoint",
+    ),
+    "encoding": (
+        {"encoding": LogSignGradientEncoding(floor=1e-3)}, {"encoding": LogSignGradientEncoding()},
+        "inference.encoding.floor '0.001' in the checkpoint",
+    ),
+    "the same": (
+        {"encoding": GradientEncoding()}, {"encoding": GradientEncoding(with_x=True)}, "",
+    ),
+    "prepare": ({"prepare": binarised}, {"prepare": dequantised}, "prepare 'binarised'"),
+    "validation": ({}, {"validation": True}, "validation 'None' in the checkpoint"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(OTHERS))
+def test_another_run_of_equal_settings_and_shapes_is_not_gone_on_with(name, x, refused, tmp_path):
+    def run(n_epochs, **changes):
+        made = {"output": None, "encoding": None, "estimator": Pathwise(), **changes}
+        modules = build(made["output"], encoding=made["encoding"])
+        settings = replace(SETTINGS, n_epochs=n_epochs, estimator=made["estimator"])
+        data = 1 - x if made.get("flip") else x
+        return train(
+            *modules, data, settings, folder=tmp_path, progress=False,
+            prepare=made.get("prepare"), validation=x[:8] if made.get("validation") else None,
+        )  # fmt: skip
+
+    before, after, words = OTHERS[name]
+    run(1, **before)
+    whole = (tmp_path / "last.safetensors").read_bytes()
+    both = {**before, **after}
+    if not words:  # the same after all, told from another object
+        assert len(run(2, **both).history) == 2
+        return
+    message = refused(run, 2, **both)
+    assert words in message
+    assert "Train in a new folder" in message
+    assert (tmp_path / "last.safetensors").read_bytes() == whole
+
+
+def test_a_checkpoint_without_identity_is_taken_with_a_warning(x, tmp_path):
+    whole = train(*build(), x, replace(SETTINGS, n_epochs=2), progress=False)
+    train(*build(), x, SETTINGS, folder=tmp_path, progress=False)
+    file = tmp_path / "last.safetensors"
+    found, record = load_checkpoint(file)
+    assert record.pop("identity")["model.output"] == "Bernoulli"
+    save_checkpoint(file, found, record)
+    modules = build()
+    with pytest.warns(UserWarning, match=r"does not say of which model and data.*new folder"):
+        done = train(*modules, x, replace(SETTINGS, n_epochs=2), folder=tmp_path, progress=False)
+    assert done.history == whole.history
+    assert load_checkpoint(file)[1]["identity"]["model.output"] == "Bernoulli"
+
+
+IDENTITY = """
+import sys; sys.path.insert(0, {tests!r})
+import torch
+from test_deep_training_guards import identity
+print(sorted(identity().items()))
+"""
+
+
+def identity():
+    """An identity with whatever could hold an address: functions, partials, modules, objects."""
+    model, inference = build(Gaussian("global"), encoding=ErrorEncoding())
+    inference.start = partial(GradientAscent().start, n_examples=2)
+    parts = {"model": model, "inference": inference, "estimator": ScoreFunction()}
+    return run_identity(parts, torch.ones(3, 10), None, lambda rows, generator: rows)
+
+
+def test_an_identity_is_the_same_in_another_process():
+    script = IDENTITY.format(tests=str(Path(__file__).parent))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120,
+        cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == str(sorted(identity().items()))
+    assert "0x" not in done.stdout
+
+
+def test_an_identity_leaves_out_what_training_changes(x, tmp_path):
+    modules = build(Gaussian("feature"))
+    before = dict(described("model", modules[0])), dict(described("inference", modules[1]))
+    train(*modules, x, SETTINGS, folder=tmp_path, progress=False)
+    after = dict(described("model", modules[0])), dict(described("inference", modules[1]))
+    assert before == after
+    assert before[0]["model.log_precision_x"] == "learned (10,)"
+    modules[0].requires_grad_(False)
+    assert dict(described("model", modules[0]))["model.log_precision_x"] == "fixed (10,)"
+    value = {"a": np.array([0.7, 4.0])}
+    assert dict(described("v", value)) != dict(described("v", {"a": np.array([0.7, 4.1])}))
+
+
+@pytest.mark.parametrize("rate", [3e3, 30.0])
+def test_a_loss_that_runs_away_stops_the_run_and_keeps_the_last_checkpoint(rate, x, tmp_path):
+    modules = build(Gaussian(4.0))
+    train(*modules, x, SETTINGS, folder=tmp_path, progress=False)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    record = load_checkpoint(tmp_path / "last.safetensors")
+    record[1]["settings"]["learning_rate"] = rate
+    save_checkpoint(tmp_path / "wild" / "last.safetensors", *record)
+    kept = (tmp_path / "wild" / "last.safetensors").read_bytes()
+    wild = replace(SETTINGS, n_epochs=5, learning_rate=rate)
+    for folder in (tmp_path / "wild", None):
+        with pytest.raises(RuntimeError, match=r"mean free energy of .*Lower learning_rate"):
+            train(*build(Gaussian(4.0)), x, wild, folder=folder, progress=False)
+    assert (tmp_path / "wild" / "last.safetensors").read_bytes() == kept
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+    message = r"train_together: found a mean free energy of .*Lower learning_rate"
+    with pytest.raises(RuntimeError, match=message):
+        train_together(*([one] for one in build(Gaussian(4.0))), x, wild, [0])
+
+
+def test_a_loss_has_diverged_beyond_its_stated_multiple():
+    for first, least in ((50.0, 50.0), (-300.0, 300.0), (0.01, 10.0)):
+        check_loss("train", WORST * least, first, 10, 0)
+        for loss in (1.001 * WORST * least, math.inf, math.nan):
+            with pytest.raises(RuntimeError, match="Lower learning_rate"):
+                check_loss("train", loss, first, 10, 0)
+
+
+def test_a_bound_that_a_small_weight_lets_go_has_not_diverged(x):
+    # With no weight on the divergence posteriors narrow without end: the bound is not the loss.
+    settings = replace(SETTINGS, n_epochs=30, learning_rate=0.3, objective=Objective(kl_weight=0.0))
+    done = train(*build(Gaussian(4.0)), 30 * x, settings, progress=False)
+    assert done.history[-1]["train"] < done.history[0]["train"] * WORST
+
+
+BAD = {
+    "greys": (Bernoulli(), 255 * torch.ones(4, 10), "x from 255 to 255", "Divide greys by 255"),
+    "signs": (Bernoulli(), -torch.ones(4, 10), "x from -1 to -1", "0 to 1 for Bernoulli"),
+    "negative": (Multinomial(), torch.full((4, 10), -5.0), "40 of 40 entries", "count of each"),
+    "shares": (Multinomial(), torch.full((4, 10), 0.1), "40 of 40 entries", "count of each"),
+    "bins": (
+        Gaussian(0.7, bin_width=1 / 255, limits=(0.0, 1.0)), torch.full((4, 10), 2.0),
+        "x from 2 to 2", "Scale the data",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_data_that_an_output_cannot_have_are_refused_at_every_border(name, refused):
+    output, x, *words = BAD[name]
+    modules = build(output)
+    good = (x * 0).round()
+    for message in (
+        refused(train, *modules, x, SETTINGS, progress=False),
+        refused(train, *modules, good, SETTINGS, validation=x, progress=False),
+        refused(train_together, [modules[0]], [modules[1]], x, SETTINGS, [0]),
+        refused(infer, modules[1], modules[0], x),
+    ):
+        assert all(one in message for one in words), message
+    output.check("test", good)
+
+
+def test_data_are_judged_as_they_come_out_of_their_preparation(refused, x):
+    greys = (255 * x).round()
+
+    def scaled(rows, generator):
+        return binarised(rows / 255, generator)
+
+    done = train(*build(), greys, SETTINGS, prepare=scaled, validation=greys, progress=False)
+    assert math.isfinite(done.history[0]["train"])
+    message = refused(train, *build(), greys, SETTINGS, prepare=binarised, progress=False)
+    assert "on which `prepare` fails" in message
+    message = refused(train, *build(), x, SETTINGS, prepare=lambda rows, _: 3 * rows)
+    assert "0 to 1 for Bernoulli" in message
+
+
+def test_checking_data_draws_nothing_that_training_draws(x, monkeypatch):
+    done = []
+    for checks in (True, False):
+        if not checks:
+            monkeypatch.setattr("pcsim.deep.training.check_prepared", lambda *_: None)
+        modules = build()
+        train(*modules, x, SETTINGS, prepare=binarised, progress=False)
+        done.append(tensors(*modules))
+    assert all(torch.equal(one, other) for one, other in zip(*done, strict=True))
+
+
+def test_settings_refuse_two_weights_of_the_divergence_and_what_is_no_estimator(refused):
+    message = refused(TrainingSettings, kl_target=1.5, kl_warm_up=3)
+    assert "kl_target 1.5 beside kl_warm_up 3" in message
+    assert "leave one out" in message
+    message = refused(TrainingSettings, kl_target=1.5, objective=Objective(kl_weight=0.7))
+    assert "objective.kl_weight 0.7" in message
+    for estimator in ("score", ScoreFunction, None):
+        assert "such as Pathwise()" in refused(TrainingSettings, estimator=estimator)
+    assert "such as Objective()" in refused(TrainingSettings, objective=0.7)
+
+
+def test_the_warm_up_of_settings_is_annealing():
+    settings = TrainingSettings(kl_warm_up=4, objective=Objective(kl_weight=0.7, free_bits=0.3))
+    for time in (0.0, 0.3, 1.7, 4.0, 9.0):
+        found = settings.objective_at(time)
+        assert found.kl_weight == pytest.approx(0.7 * min(time / 4, 1.0), abs=1e-15)
+        assert found == Annealing(n_steps=4, end=0.7).objective(time, settings.objective)
+    plain = TrainingSettings(objective=Objective(kl_weight=0.7))
+    assert plain.objective_at(0.0) is plain.objective

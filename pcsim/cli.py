@@ -163,6 +163,22 @@ def run(
 
 
 @app.command()
+def collect(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, whole or not.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where tables go; the folder if not given.")
+    ] = None,
+) -> None:
+    """Write the tables of a run from its saved pieces; nothing is run."""
+    from pcsim import catalog
+    from pcsim.experiment import collect_run, open_run
+
+    opened = open_run(folder)
+    run = collect_run(catalog.load("experiments", opened.experiment), opened, out)
+    typer.echo(f"{run.folder}: tables of {len(run.pieces) - len(run.missing)} pieces are there.")
+
+
+@app.command()
 def jobscript(
     file: Annotated[Path, typer.Argument(help="Settings of Slurm, a TOML file.")],
 ) -> None:

@@ -1,4 +1,4 @@
-"""The command ``pcsim``: list, show, simulate, test, run, report, check, data.
+"""The command ``pcsim``: list, show, simulate, test, run, collect, report, check, data.
 
 Nothing heavy is imported before a command needs it. What goes wrong is said in one message.
 """

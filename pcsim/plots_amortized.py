@@ -38,7 +38,7 @@ def race(axes: Any, lanes: Mapping[str, Any]) -> None:
             # The start costs no time: it has no place on a logarithmic axis.
             axes[1].plot(one["seconds"][1:], above[1:], **style)
     axes[0].set(xlabel="Iteration", ylabel="Free energy above\nthe lowest + 0.1 (nats)")
-    axes[1].set(xlabel="Time (s)", xscale="log")
+    axes[1].set(xlabel="Processor time (s)", xscale="log")
     for ax in axes:
         ax.set_yscale("log")
     # Room for the legend above the curves.

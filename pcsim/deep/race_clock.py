@@ -3,8 +3,8 @@ r"""A race against the clock: nats per second of one inference and of others on 
 .. math:: v_k = (F_0 - F_k) / t_k
 
 with :math:`F_0` the free energy at the prior and :math:`t_k` the time at which the estimate of
-iteration k is there. Its own free energy, which tells how good it is, comes after that. On a CPU the
-seconds of a race are those of the processor, so that other work on the machine does not count.
+iteration k is there. Its own free energy, which tells how good it is, comes after that. On a CPU
+the seconds of a race are those of the processor, so that other work on the machine does not count.
 """
 
 from __future__ import annotations

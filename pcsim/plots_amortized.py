@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["bounds", "gradients", "images", "paired", "race"]
 
+RACERS = {
+    "iterative": "black", "gradient": "sky", "momentum": "orange", "adam": "blue",
+    "rmsprop": "green", "preconditioned": "vermillion",
+}  # fmt: skip
+"""What runs in a race -> its colour."""
+
 
 def race(axes: Any, lanes: Mapping[str, Any]) -> None:
     """Draw free energy over iterations and over seconds.
@@ -33,7 +39,8 @@ def race(axes: Any, lanes: Mapping[str, Any]) -> None:
             axes[0].plot([1], above, label="direct, one pass", zorder=3, **mark)
             axes[1].plot(one["seconds"], above, zorder=3, **mark)
         elif one["at_end"]:
-            style = {"color": "black", "lw": 1.6} if name == "iterative" else {}
+            style: dict[str, Any] = {"color": OKABE_ITO[RACERS[name.split()[0]]], "ls": "-"}
+            style["lw"] = 1.6 if name == "iterative" else 0.9
             axes[0].plot(np.arange(len(above)), above, label=name, **style)
             # The start costs no time: it has no place on a logarithmic axis.
             axes[1].plot(one["seconds"][1:], above[1:], **style)

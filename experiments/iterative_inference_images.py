@@ -151,7 +151,9 @@ def collect(run: Run) -> None:
         for measure in MEASURES:
             values = {kind: [one[measure] for one in seeds] for kind, seeds in found.items()}
             pair = paired(values, *ARMS)
-            beside = f"{direct:g},{iterative:g}" if measure == "importance" else ","
+            # Bits a dimension stand beside nothing in nats.
+            shown = measure == "importance" and unit(name) == "bits/dim"
+            beside = f"{direct:g},{iterative:g}" if shown else ","
             start = f"{name},{levels},{measure},{unit(name)}"
             table.append(f"{start},{pair.row},{pair.verdict},{beside}")
     write_text(run.folder / "arms.csv", "\n".join(rows) + "\n")

@@ -1,13 +1,16 @@
 """Does an inference network that iterates beat one that does not? (thesis, figs. 3.6-3.9, tab. 3.1)
 
 Direct and iterative amortized inference train the same generative model of MNIST, from the same
-weights, with equal samples. Also: inference against gradient-based optimisers on one trained model,
-the number of iterations, what the network sees, and the number of samples.
+weights, with equal samples. Also: inference against a direct network and gradient-based optimisers
+on one trained model, the number of iterations, what the network sees, and the number of samples.
+
+Equal epochs leave two differences: iterative inference sees layer-normalised data, and its training
+takes about as many times longer as it evaluates the free energy. A control takes away each.
 """
 
 from __future__ import annotations
 
-import math
+import csv
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +20,10 @@ import numpy as np
 
 from pcsim import data
 from pcsim.experiment import Experiment, Piece, Run
-from pcsim.stats import mean_interval
 from pcsim.storage import read_json, write_json, write_text
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
 __all__ = ["EXPERIMENT"]
 
@@ -35,14 +37,27 @@ ENCODINGS = {
     "log-sign, x": ("log_sign", True),
 }
 OPTIMISERS = {
+    "gradient": (0.002, 0.005, 0.01, 0.02, 0.05),
     "momentum": (0.001, 0.003, 0.01, 0.03),
-    "adam": (0.03, 0.1, 0.3),
-    "rmsprop": (0.01, 0.03, 0.1),
+    "adam": (0.03, 0.1, 0.3, 1.0),
+    "rmsprop": (0.01, 0.03, 0.1, 0.3),
     "preconditioned": (0.03, 0.1, 0.3, 1.0),
 }
-"""Rule -> step sizes tried; each is shown at its best."""
+"""Rule -> step sizes tried on validation images."""
+CONTROLS = {"direct_normalised": {"normalise_x": True}, "direct_equal_compute": {}}
+"""Control -> what differs in its arm from the direct one; the second is trained for longer."""
+MEASURE = "negative_log_likelihood"
+LABELS = {
+    "direct": "equal epochs", "direct_normalised": "the same, normalised data",
+    "direct_equal_compute": "equal compute",
+}  # fmt: skip
+DIRECT = {"inference": "direct", "normalise_x": True}
+"""What makes an arm that of the direct network in the race."""
 SHOWN = (0, 1, 2, 4, 16)
 N_RACED, N_SHOWN, N_WATCHED = 50, 6, 100
+N_TUNED, N_VALIDATION, EARLY = 50, 500, 5
+"""Test images apart from the raced ones: for step sizes, for the training of the direct network;
+and the iteration at which a second, early step is chosen."""
 
 
 def train_arm(
@@ -88,41 +103,72 @@ def shuffled(n: int) -> Any:
     return np.random.default_rng(0).permutation(n)
 
 
+def held_out() -> tuple[Any, Any]:
+    """Return test images for the race, (N_RACED, 784), and others to choose by."""
+    from pcsim.deep.arms import examples
+
+    test = data.load("mnist", split="test")["image"].to_numpy()
+    order = shuffled(len(test))[: N_RACED + N_VALIDATION]
+    x = examples(test[order], scale=255.0, binary_seed=1)
+    return x[:N_RACED], x[N_RACED:]
+
+
+def train_direct(
+    folder: Path,
+    needs: Mapping[str, Path],
+    *,
+    arm: Mapping[str, Any],
+    training: Mapping[str, Any],
+    n_train: int,
+) -> None:
+    """Train a direct network on the decoder of a trained model, until validation is no better."""
+    from pcsim.deep.arm_training import restored
+    from pcsim.deep.arms import Arm, examples
+    from pcsim.deep.training import TrainingSettings, train
+    from pcsim.deep.training_step import binarised
+
+    (trained,) = needs.values()
+    model, _ = restored(arm, 784, trained)
+    images = examples(data.load("mnist")["image"].to_numpy()[:n_train], scale=255.0)
+    settings = TrainingSettings(**training)
+    _, direct = Arm(**{**arm, **DIRECT}).build(784, settings.seed)
+    train(
+        model, direct, images, settings, validation=held_out()[1], prepare=binarised,
+        folder=folder, progress=False,
+    )  # fmt: skip
+
+
 def race(
     folder: Path, needs: Mapping[str, Path], *, arm: Mapping[str, Any], n_iterations: int
 ) -> None:
     """Run inference and optimisers on one trained model, timed; keep reconstructions."""
-    from pcsim.deep.arms import Arm, examples, timed
+    from pcsim.deep.arm_training import restored
     from pcsim.deep.inference import infer
-    from pcsim.deep.inference_gradient import GradientAscent
-    from pcsim.deep.training import restore
+    from pcsim.deep.race_clock import race_lanes, race_table
     from pcsim.deep.training_step import generator_for
 
-    (trained,) = needs.values()
-    model, inference = Arm(**arm).build(784, 0)
-    restore(model, inference, trained)
-    test = data.load("mnist", split="test")["image"].to_numpy()
-    x = examples(test[shuffled(len(test))[:N_RACED]], scale=255.0, binary_seed=1)
-    lanes = {"iterative": (inference, 0.0)}
-    for rule, steps in OPTIMISERS.items():
-        lanes |= {f"{rule} {s}": (GradientAscent(optimiser=rule, step=s), s) for s in steps}
-    result: dict[str, Any] = {}
-    for name, (one, step) in lanes.items():
-        found = timed(one, model, x, n_iterations=n_iterations, n_samples=5, n_judges=5)
-        rule = name.split()[0]
-        final = float(np.nan_to_num(found.free_energy[-1], nan=math.inf))
-        if rule not in result or final < result[rule]["free_energy"][-1]:
-            result[rule] = {
-                "step": step,
-                "free_energy": found.free_energy.tolist(),
-                "seconds": found.seconds.tolist(),
-            }
+    (trained,) = (path for key, path in needs.items() if key != "race_direct")
+    model, inference = restored(arm, 784, trained)
+    x, validation = held_out()
+    direct = restored({**arm, **DIRECT}, 784, needs["race_direct"])[1]
+    found, notes = race_lanes(
+        model, {"iterative": inference, "direct": direct}, x, validation[:N_TUNED], OPTIMISERS,
+        n_iterations=n_iterations, early=EARLY,
+    )  # fmt: skip
+    write_text(folder / "race.csv", "\n".join(race_table(found, notes)) + "\n")
     images = [x[:N_SHOWN].tolist()]
     for n in SHOWN:
         noise = generator_for("cpu", 0, 22)
         q: Any = infer(inference, model, x[:N_SHOWN], n_iterations=n, generator=noise).q
         images.append(model.output.mean(model.output_parameters(q.mean[0])).tolist())
-    write_json(folder / "result.json", {"lanes": result, "images": np.round(images, 3)})
+    drawn = {
+        name: {
+            "free_energy": one.free_energy, "seconds": one.seconds,
+            "at_end": name not in notes or notes[name].at_iteration == n_iterations,
+        }
+        for name, one in found.items()
+    }  # fmt: skip
+    write_json(folder / "result.json", {"lanes": drawn, "images": np.round(images, 3)})
 
 
 def arms(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -135,6 +181,13 @@ def arms(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             encoding = "gradient" if levels == 1 else "error"
             arm = {"inference": kind, "n_iterations": 5, "encoding": encoding, **sizes}
             found[f"levels/{levels}/{kind}"] = {"arm": arm, "n_samples": settings["n_samples"]}
+        for name, change in CONTROLS.items():
+            arm = {"inference": "direct", "n_iterations": 5, **change, **sizes}
+            # One free energy at the start and one an iteration, against a single one.
+            longer = 6 if name == "direct_equal_compute" else 1
+            found[f"controls/{levels}/{name}"] = {
+                "arm": arm, "n_samples": settings["n_samples"], "longer": longer,
+            }  # fmt: skip
     sizes = {"n_z": settings["n_z"][:1], "widths": settings["widths"][:1]}
     for name in settings["encodings"]:
         encoding, with_x = ENCODINGS[name]
@@ -153,10 +206,10 @@ def pieces(settings: Mapping[str, Any]) -> list[Piece]:
     """Return the arms, each in parts that follow one another, and the race on one of them."""
     out: list[Piece] = []
     for name, one in arms(settings).items():
-        is_main = name.startswith("levels")
-        seeds = settings["seeds"] if is_main else settings["seeds"][: settings["minor_seeds"]]
+        is_main = name.startswith(("levels", "controls"))
+        seeds = seeds_of(name, settings)
         training = {
-            "n_epochs": settings["n_epochs" if is_main else "minor_epochs"],
+            "n_epochs": settings["n_epochs" if is_main else "minor_epochs"] * one.get("longer", 1),
             "n_samples": one["n_samples"],
             "batch_size": settings["batch_size"],
             "learning_rate": settings["learning_rate"],
@@ -166,7 +219,8 @@ def pieces(settings: Mapping[str, Any]) -> list[Piece]:
             "n_importance": settings["n_importance" if is_main else "n_minor_importance"],
             "n_gap": settings["n_gap"] if is_main else 0,
         }
-        cost = one["arm"]["n_iterations"] if one["arm"].get("inference") != "direct" else 1
+        direct = one["arm"].get("inference") == "direct"
+        cost = one.get("longer", 1) if direct else one["arm"]["n_iterations"]
         for seed in seeds:
             for part in range(1, settings["parts"] + 1):
                 key = f"{name}/{seed}/{part}"
@@ -179,11 +233,33 @@ def pieces(settings: Mapping[str, Any]) -> list[Piece]:
                 out.append(
                     Piece(key=key, task=train_arm, kwargs=kwargs, needs=needs, weight=float(cost))
                 )
-    longest = raced(settings)
-    kwargs = {"arm": arms(settings)[longest]["arm"], "n_iterations": settings["n_raced"]}
-    need = f"{longest}/{settings['seeds'][0]}/{settings['parts']}"
-    out.append(Piece(key="race", task=race, kwargs=kwargs, needs=(need,)))
-    return out
+    return [*out, *race_pieces(settings)]
+
+
+def race_pieces(settings: Mapping[str, Any]) -> list[Piece]:
+    """Return the training of a direct network on the raced arm's decoder, and the race."""
+    longest, seed = raced(settings), settings["seeds"][0]
+    arm = arms(settings)[longest]["arm"]
+    training = {
+        # No longer than the iterative network's, by evaluations of the free energy.
+        "n_epochs": settings["minor_epochs"] * (arm["n_iterations"] + 1), "patience": 10,
+        "batch_size": settings["batch_size"], "learning_rate": settings["learning_rate"],
+        "seed": seed,
+    }  # fmt: skip
+    need = f"{longest}/{seed}/{settings['parts']}"
+    first = {"arm": arm, "training": training, "n_train": settings["minor_train"]}
+    second = {"arm": arm, "n_iterations": settings["n_raced"]}
+    return [
+        Piece(key="race_direct", task=train_direct, kwargs=first, needs=(need,)),
+        Piece(key="race", task=race, kwargs=second, needs=(need, "race_direct")),
+    ]
+
+
+def seeds_of(name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the seeds of an arm: all for the comparison and its controls."""
+    is_main = name.startswith(("levels", "controls"))
+    seeds: tuple[int, ...] = settings["seeds"]
+    return seeds if is_main else seeds[: settings["minor_seeds"]]
 
 
 def raced(settings: Mapping[str, Any]) -> str:
@@ -192,148 +268,92 @@ def raced(settings: Mapping[str, Any]) -> str:
 
 
 def collect(run: Run) -> None:
-    """Write the results of all arms, and the paired differences beside the published ones."""
+    """Write the arms that are there, and their paired differences beside published ones."""
+    from pcsim.deep.arm_tables import arm_rows
+
     settings = run.settings
-    names = ("negative_log_likelihood", "free_energy", "gap", "mutual_information")
-    rows = [f"arm,seed,{','.join(names)},active_units"]
-    results: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, dict[int, Any]] = {}
     for name in arms(settings):
-        is_main = name.startswith("levels")
-        for seed in settings["seeds"] if is_main else settings["seeds"][: settings["minor_seeds"]]:
-            one = read_json(run.piece(f"{name}/{seed}/{settings['parts']}") / "result.json")
-            results.setdefault(name, []).append(one)
-            gap = np.mean(one["gap"]) if "gap" in one else math.nan
-            numbers = (
-                -np.mean(one["log_likelihood"]), np.mean(one["free_energy"]), gap,
-                one["mutual_information"],
-            )  # fmt: skip
-            units = " ".join(map(str, one["active_units"]))
-            rows.append(f"{name},{seed},{','.join(f'{v:.3f}' for v in numbers)},{units}")
-    write_text(run.folder / "arms.csv", "\n".join(rows) + "\n")
-    write_json(run.folder / "results.json", results)
-    shutil.copy(run.piece("race") / "result.json", run.folder / "race.json")
+        for seed in seeds_of(name, settings):
+            folder = run.pieces.get(f"{name}/{seed}/{settings['parts']}")
+            if folder is not None and (folder / "result.json").is_file():
+                results.setdefault(name, {})[seed] = read_json(folder / "result.json")
+    write_text(run.folder / "arms.csv", "\n".join(arm_rows(results)) + "\n")
     write_text(run.folder / "paired.csv", "\n".join(paired_rows(results)) + "\n")
+    plain = {name: list(by_seed.values()) for name, by_seed in results.items()}
+    write_json(run.folder / "results.json", plain)
+    found = run.pieces.get("race")
+    if found is not None and found.is_dir():
+        shutil.copy(found / "result.json", run.folder / "race.json")
+        if (found / "race.csv").is_file():
+            shutil.copy(found / "race.csv", run.folder / "race.csv")
 
 
-def paired_rows(results: Mapping[str, Any]) -> list[str]:
-    """Return direct minus iterative, paired by seed, with its 95 % interval, nats."""
+def paired_rows(results: Mapping[str, Mapping[int, Any]]) -> list[str]:
+    """Return direct minus iterative, paired by seed, with its 95 % interval, nats.
+
+    Of a single seed the interval is over test images.
+    """
+    from pcsim.deep.arm_tables import MEASURES, paired_row
+
     rows = [
-        "levels,measure,direct,iterative,difference,low,high,n_seeds,"
-        "published_direct,published_iterative,published_difference"
+        "levels,direct_arm,measure,direct,iterative,difference,low,high,n_seeds,interval_over,"
+        "n_images,published_direct,published_iterative,published_difference"
     ]
     for levels, (direct, _, iterative, _) in PUBLISHED.items():
-        for measure, sign in (("log_likelihood", -1.0), ("free_energy", 1.0)):
-            pair = [
-                sign
-                * np.array([np.mean(one[measure]) for one in results[f"levels/{levels}/{kind}"]])
-                for kind in ("direct", "iterative")
-            ]
-            middle, low, high, _ = mean_interval(pair[0] - pair[1])
-            numbers = [pair[0].mean(), pair[1].mean(), middle, low, high]
-            label = "negative_log_likelihood" if sign < 0 else measure
-            published = (direct, iterative, direct - iterative) if sign < 0 else ("", "", "")
-            text = ",".join(f"{number:.3f}" for number in numbers)
-            beside = ",".join(f"{one:.3f}" if one != "" else "" for one in published)
-            rows.append(f"{levels},{label},{text},{len(pair[0])},{beside}")
+        places = {"direct": f"levels/{levels}/direct"}
+        places |= {name: f"controls/{levels}/{name}" for name in CONTROLS}
+        second = results.get(f"levels/{levels}/iterative", {})
+        for name, place in places.items():
+            first = results.get(place, {})
+            if not set(first) & set(second):
+                continue
+            for measure in MEASURES:
+                beside = ",,"
+                if (name, measure) == ("direct", "negative_log_likelihood"):
+                    beside = f"{direct:.3f},{iterative:.3f},{direct - iterative:.3f}"
+                row = paired_row(first, second, measure)
+                rows.append(f"{levels},{name},{measure},{row},{beside}")
     return rows
 
 
 def figures(run: Run) -> dict[str, Figure]:
     """Draw the figure from the saved numbers."""
+    from pcsim import plots_amortized as draw
     from pcsim.plots import DOUBLE_COLUMN, publication_figure
 
     results, saved = read_json(run.folder / "results.json"), read_json(run.folder / "race.json")
+    with (run.folder / "paired.csv").open(encoding="utf-8") as file:
+        pairs = [row for row in csv.DictReader(file) if row["measure"] == MEASURE]
     with publication_figure(DOUBLE_COLUMN, 165.0) as figure:
         rows: Any = figure.subfigures(3, 1, height_ratios=[1.0, 1.0, 0.9])
         upper, middle, lower = rows
         axes = upper.subplots(1, 3)
-        draw_race(axes[:2], saved["lanes"])
-        draw_paired(axes[2], results)
+        draw.race(axes[:2], saved["lanes"])
+        draw.paired(axes[2], pairs, LABELS)
         axes = middle.subplots(1, 3)
-        draw_encodings(axes[0], results)
-        draw_samples(axes[1], results)
-        draw_gradients(axes[2], results[raced(run.settings)][0]["watched"])
-        draw_images(lower, np.array(saved["images"]))
+        starts = {name: f"encodings/{name.replace(', ', '+')}/" for name in ENCODINGS}
+        draw.bounds(axes[0], lines(results, starts), "Iterations in training and test")
+        starts = {kind: f"samples/{kind}/" for kind in ("direct", "iterative")}
+        draw.bounds(axes[1], lines(results, starts), "Samples in training and test")
+        draw.gradients(axes[2], results[raced(run.settings)][0]["watched"])
+        draw.images(lower, np.array(saved["images"]), SHOWN)
     return {"figure": figure}
 
 
-def draw_race(axes: Any, lanes: Mapping[str, Any]) -> None:
-    """Draw free energy over iterations and over seconds."""
-    best = min(min(one["free_energy"]) for one in lanes.values())
-    for name, one in lanes.items():
-        above = np.array(one["free_energy"]) - best + 0.1
-        label = name if name == "iterative" else f"{name} ({one['step']:g})"
-        style: dict[str, Any] = {"color": "black", "ls": "-"} if name == "iterative" else {}
-        axes[0].plot(np.arange(len(above)), above, label=label, **style)
-        axes[1].plot(np.array(one["seconds"]), above, **style)
-    axes[0].set(xlabel="Iteration", ylabel="Free energy above\nthe best + 0.1 (nats)")
-    axes[1].set(xlabel="Time (s)", xscale="log")
-    for ax in axes:
-        ax.set_yscale("log")
-    # Room for the legend above the curves.
-    axes[0].set_ylim(top=30 * axes[0].get_ylim()[1])
-    axes[0].legend(loc="upper right", labelspacing=0.2)
-
-
-def draw_paired(ax: Any, results: Mapping[str, Any]) -> None:
-    """Draw direct minus iterative for each seed, the interval, and the published difference."""
-    for levels, (direct, _, iterative, _) in PUBLISHED.items():
-        pair = [
-            np.array([-np.mean(one["log_likelihood"]) for one in results[f"levels/{levels}/{k}"]])
-            for k in ("direct", "iterative")
+def lines(
+    results: Mapping[str, Any], starts: Mapping[str, str]
+) -> dict[str, tuple[list[int], list[float]]]:
+    """Return label -> the numbers that end the keys of its arms, and their mean free energies."""
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    for label, start in starts.items():
+        arms = {int(k.removeprefix(start)): v for k, v in results.items() if k.startswith(start)}
+        means = [
+            float(np.mean([np.mean(one["free_energy"]) for one in arms[n]])) for n in sorted(arms)
         ]
-        middle, _, high, _ = mean_interval(pair[0] - pair[1])
-        ax.plot(np.full(len(pair[0]), levels - 0.1), pair[0] - pair[1], "o", color="grey", ms=2.5)
-        half = high - middle if math.isfinite(high) else 0.0
-        ax.errorbar(levels, middle, half, fmt="o", color="black", capsize=2)
-        ax.plot(levels + 0.1, direct - iterative, "x", color="#D55E00", ms=4)
-    ax.axhline(0.0, color="grey", lw=0.5)
-    ax.set(xlim=(0.5, 2.5), xticks=(1, 2), xlabel="Levels")
-    ax.set_ylabel("Direct minus iterative (nats)\ncross: published")
-
-
-def draw_encodings(ax: Any, results: Mapping[str, Any]) -> None:
-    """Draw the bound against iterations, a line an encoding."""
-    for name in ENCODINGS:
-        start = f"encodings/{name.replace(', ', '+')}/"
-        found = {int(k.removeprefix(start)): v for k, v in results.items() if k.startswith(start)}
-        values = [np.mean([np.mean(one["free_energy"]) for one in found[n]]) for n in sorted(found)]
-        if values:
-            ax.plot(sorted(found), values, "o-", label=name)
-    ax.set(xlabel="Iterations in training and test", ylabel="Free energy, test (nats)")
-    ax.legend()
-
-
-def draw_samples(ax: Any, results: Mapping[str, Any]) -> None:
-    """Draw the bound against samples, for both inferences."""
-    for kind, colour in (("direct", "grey"), ("iterative", "black")):
-        start = f"samples/{kind}/"
-        found = {int(k.removeprefix(start)): v for k, v in results.items() if k.startswith(start)}
-        values = [np.mean([np.mean(one["free_energy"]) for one in found[n]]) for n in sorted(found)]
-        ax.plot(sorted(found), values, "o-", color=colour, label=kind)
-    ax.set(xlabel="Samples in training and test", ylabel="Free energy, test (nats)")
-    ax.legend()
-
-
-def draw_gradients(ax: Any, watched: Any) -> None:
-    """Draw the size of the gradient in the mean against the epoch, a line an iteration."""
-    sizes = np.array(watched)
-    for step in sorted({0, 1, 2, 4, sizes.shape[1] - 1} & set(range(sizes.shape[1]))):
-        ax.plot(np.arange(1, len(sizes) + 1), sizes[:, step], label=f"iteration {step}")
-    ax.set(xlabel="Epoch", ylabel="Mean |gradient in the mean|", yscale="log")
-    ax.legend()
-
-
-def draw_images(part: SubFigure, images: Any) -> None:
-    """Draw test images and their reconstructions after some iterations."""
-    grid = part.subplots(N_SHOWN // 2, 2 * len(images))
-    for (row, column), ax in np.ndenumerate(grid):
-        block, stage = divmod(column, len(images))
-        example = row + block * (N_SHOWN // 2)
-        ax.imshow(images[stage, example].reshape(28, 28), cmap="gray", vmin=0, vmax=1)
-        ax.set_axis_off()
-        if row == 0:
-            ax.set_title("image" if stage == 0 else f"{SHOWN[stage - 1]}")
+        if means:
+            found[label] = (sorted(arms), means)
+    return found
 
 
 EXPERIMENT = Experiment(
@@ -368,4 +388,5 @@ EXPERIMENT = Experiment(
     pieces=pieces,
     collect=collect,
     figures=figures,
+    gathers_parts=True,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command ``pcsim``: list, show, simulate, test, run, report, check, data.
+"""The command ``pcsim``: list, show, simulate, test, run, collect, report, check, data.
 
 Nothing heavy is imported before a command needs it. What goes wrong is said in one message.
 """
@@ -165,6 +165,22 @@ def run(
         typer.echo(f"{done.folder}: {left} of {len(done.pieces)} pieces are left for another time.")
     else:
         typer.echo(f"{done.folder}: verdicts, figures and provenance are there.")
+
+
+@app.command()
+def collect(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, whole or not.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where tables go; the folder if not given.")
+    ] = None,
+) -> None:
+    """Write the tables of a run from its saved pieces; nothing is run."""
+    from pcsim import catalog
+    from pcsim.experiment import collect_run, open_run
+
+    opened = open_run(folder)
+    run = collect_run(catalog.load("experiments", opened.experiment), opened, out)
+    typer.echo(f"{run.folder}: tables of {len(run.pieces) - len(run.missing)} pieces are there.")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from pcsim.storage import write_json, write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Experiment", "Piece", "Run", "open_run", "run_experiment"]
+__all__ = ["Experiment", "Piece", "Run", "collect_run", "open_run", "run_experiment"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class Experiment:
         Gathers finished pieces into files of the run's folder (`verdicts.csv` ...).
     figures
         Run -> figures by path without suffix ("figure", "figures/H10"), drawn from saved numbers.
+    gathers_parts
+        Whether `collect` also works with some pieces missing, and writes what there is.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Experiment:
     pieces: Callable[[Mapping[str, Any]], Sequence[Piece]]
     collect: Callable[[Run], None]
     figures: Callable[[Run], Mapping[str, Figure]]
+    gathers_parts: bool = False
 
     def __post_init__(self) -> None:
         for scale, settings in self.scales.items():
@@ -96,7 +99,8 @@ def run_experiment(
         a scheduler, "slurm:FILE". The numbers are the same.
     only
         A pattern of keys, "levels/1/*": no more is run than these pieces and what they need. A run
-        that is not whole by then has no verdicts and figures yet; `Run.missing` says what is left.
+        that is not whole by then has no verdicts and figures yet, and tables of what there is if
+        the experiment gathers parts; `Run.missing` says what is left.
     keep
         Patterns of keys, "train/*". Finished pieces that fit are taken as they are, though pcsim or
         their files were edited since; the provenance names them and the sources that made them.
@@ -138,6 +142,9 @@ def run_experiment(
                 )
         _raise_failures(where, folder, failures)
         if len(done) + len(jobs) < len(pieces):
+            if experiment.gathers_parts:
+                run.save()
+                experiment.collect(run)
             return run
         state = fingerprint(dict(marks.fingerprints))
         if jobs or marks.kept or not (folder / "provenance.json").is_file():
@@ -147,6 +154,33 @@ def run_experiment(
         experiment.collect(run)
         save_figures(run, state, experiment.figures)
     return run
+
+
+def collect_run(experiment: Experiment, run: Run, out: str | Path | None = None) -> Run:
+    """Write the tables of a run from its saved pieces, whatever source made them.
+
+    Parameters
+    ----------
+    experiment
+        The one that was run.
+    run
+        As `open_run` gives it.
+    out
+        Where tables go; None means the folder of the run.
+
+    Raises
+    ------
+    ValueError
+        If pieces are missing and the experiment does not gather parts.
+    """
+    if run.missing and not experiment.gathers_parts:
+        found = f"a run with {len(run.missing)} of {len(run.pieces)} pieces missing"
+        advice = f"Finish it: pcsim run {experiment.name} --out {run.folder}"
+        raise ValueError(refusal(f"collect {run.folder}", found, "a whole run", advice))
+    target = run if out is None else replace(run, folder=Path(out))
+    target.folder.mkdir(parents=True, exist_ok=True)
+    experiment.collect(target)
+    return target
 
 
 def _settings(

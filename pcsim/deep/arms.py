@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from pcsim.deep.encodings import (
@@ -18,7 +17,7 @@ from pcsim.deep.encodings import (
 )
 from pcsim.deep.evaluation import amortization_gap, elbo, log_likelihood
 from pcsim.deep.evaluation_information import active_units, mutual_information, posterior_means
-from pcsim.deep.inference import Evaluation, Inference, infer
+from pcsim.deep.inference import Inference, infer
 from pcsim.deep.inference_direct import Direct
 from pcsim.deep.inference_hybrid import Hybrid
 from pcsim.deep.inference_iterative import Iterative
@@ -30,7 +29,7 @@ from pcsim.deep.posteriors import MeanField
 from pcsim.deep.training_step import binarised, generator_for
 from pcsim.messages import check_choice
 
-__all__ = ["Arm", "Timed", "evaluate", "examples", "timed"]
+__all__ = ["Arm", "evaluate", "examples"]
 
 ENCODINGS: dict[str, type[GradientEncoding | ErrorEncoding | LogSignGradientEncoding]] = {
     "gradient": GradientEncoding,
@@ -113,46 +112,6 @@ def examples(values: ArrayLike, *, scale: float = 1.0, binary_seed: int | None =
     """
     rows = torch.as_tensor(values).flatten(1).float() / scale
     return rows if binary_seed is None else binarised(rows, generator_for("cpu", binary_seed, 12))
-
-
-@dataclass(frozen=True)
-class Timed:
-    """An inference run against the clock."""
-
-    free_energy: NDArray[Any]
-    """(n_steps + 1,) mean over examples, nats, judged on the same noise at every step."""
-    seconds: NDArray[Any]
-    """(n_steps + 1,) since the start, the judging left out."""
-
-
-def timed(
-    inference: Inference,
-    model: LatentGaussian,
-    x: Tensor,
-    *,
-    n_iterations: int,
-    n_samples: int = 1,
-    n_judges: int = 20,
-    seed: int = 0,
-) -> Timed:
-    """Run an inference against the clock and judge it at each step with many samples."""
-    evaluation = Evaluation(n_samples=n_samples, generator=generator_for(x.device, seed, 13))
-    energies, seconds, spent = [], [], 0.0
-    with torch.no_grad():
-        steps = inference.steps(model, x, evaluation, n_iterations)
-        while True:
-            start = time.perf_counter()
-            step = next(steps, None)
-            if x.is_cuda:
-                torch.cuda.synchronize(x.device)
-            spent += time.perf_counter() - start
-            if step is None:
-                break
-            judge = generator_for(x.device, seed, 14)
-            bound = elbo(model, x, step.q, n_samples=n_judges, generator=judge)
-            energies.append(-bound.double().mean().cpu())
-            seconds.append(spent)
-    return Timed(torch.stack(energies).numpy(), torch.tensor(seconds).double().numpy())
 
 
 def evaluate(

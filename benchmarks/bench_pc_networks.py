@@ -1,17 +1,19 @@
 """How fast are predictive-coding networks? Beside hand-written loops and peers, in one run.
 
-    python benchmarks/bench_pc_networks.py [--quick] [--peer pcx=/path/to/python ...]
+    python benchmarks/bench_pc_networks.py [--quick] [--only PART] [--peer pcx=/path/to/python ...]
 
 Pins one core, checks that all ways reach the same energy, and writes ``results/pc_networks.json``,
 the tables in ``benchmarks/README.md`` and ``docs/figures/pc_cost.png``. Peers (pcx, fabricpc,
 ngclearn) run in environments of their own, whose Python is given; without it they are said to be
-skipped. Some minutes; ``--quick`` one.
+skipped. Some minutes; ``--quick`` one. ``--only`` measures one part again and keeps the rest of the
+results: ``depth``, ``memory``, or ``left``, where peers settle.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import platform
 import time
@@ -23,7 +25,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from pc_curves import Arrays, curves, draw, memory, network_of, problem  # noqa: E402
+from pc_curves import Arrays, curves, draw, memory, memory_curves, network_of, problem  # noqa: E402
 from pc_loops import LEARNING_RATE, RATE, AutogradLoop, NumpyLoop, TorchLoop  # noqa: E402
 from pc_tables import into_readme, table  # noqa: E402
 from pc_timing import Block, Peer, here, peers_of, side_by_side  # noqa: E402
@@ -174,11 +176,24 @@ class Near:
         self.clamp = {"input": self.x, "output": self.y}
         self.network = network_of(self.weights, self.biases)
         exact = network_of(self.weights, self.biases, torch.float64)
-        best = infer(exact, self.double, GaussNewton(n_steps=50, tol=1e-9))
-        self.lowest = float(best.energy.mean())
+        self.lowest = self.lowest_of(exact)
         with torch.no_grad():
             start = exact.feedforward({"input": self.double["input"]})
             self.start = float(exact.energy(start | self.double).mean())
+
+    def lowest_of(self, network: Any) -> float:
+        """Return the energy at equilibrium, in double precision."""
+        best = infer(network, self.double, GaussNewton(n_steps=50, tol=1e-9))
+        return float(best.energy.mean())
+
+    def left_by(self, peer: Peer) -> float:
+        """Return the same of a peer where it settled, by the energy of its own convention."""
+        exact = network_of(self.weights, self.biases, torch.float64, peer.about["cut"])
+        given = dict(self.double)
+        for i, name in enumerate(exact.names[1:-1]):
+            given[name] = torch.tensor(peer.arrays[f"state_{i}"]).double()
+        with torch.no_grad():
+            return float(exact.energy(given).mean()) / self.lowest_of(exact) - 1
 
     def left(self, method: Any) -> float:
         """Return the energy above the lowest, relative to the lowest."""
@@ -217,14 +232,18 @@ def to_equilibrium(repeats: int, peers: dict[str, str]) -> dict[str, Any]:
     methods["pcsim, Gauss-Newton"] = GaussNewton(n_steps=1, n_products=1)
     ways: dict[str, Block] = {}
     started = []
+    steps = {name: method.n_steps for name, method in methods.items()}
+    left = {name: near.left(method) for name, method in methods.items()}
     for name, method in methods.items():
-        assert near.left(method) <= 0.01, name
+        assert left[name] <= 0.01, name
         if "by hand" in name:
             rate, n = method.step, method.n_steps
             ways[name] = here(lambda n=n, rate=rate: loop.settle(near.x, near.y, n, rate))  # type: ignore[misc]
             for peer, python in peers.items():
                 started.append(Peer(peer, python, to_peer(WORKLOAD, 256, n, rate)))
-                ways[f"{started[-1].title}, rate {rate}, and an update"] = started[-1]
+                title = f"{started[-1].title}, rate {rate}, and an update"
+                ways[title], steps[title] = started[-1], n
+                left[title] = near.left_by(started[-1])
         else:
             ways[name] = here(lambda m=method: infer(near.network, near.clamp, m))  # type: ignore[misc]
     times = side_by_side(ways, repeats)
@@ -232,8 +251,8 @@ def to_equilibrium(repeats: int, peers: dict[str, str]) -> dict[str, Any]:
         process.close()
     return {
         "ways": times,
-        "steps": {name: method.n_steps for name, method in methods.items()},
-        "left": {name: near.left(method) for name, method in methods.items()},
+        "steps": steps,
+        "left": left,
         "lowest": near.lowest,
         "start": near.start,
     }
@@ -269,16 +288,36 @@ def steps_at(depth: int, kind: Any, rate: float, most: int, seed: int) -> int:
     return int(np.argmax(near)) if near.any() else 10**9
 
 
-def main() -> None:
-    """Measure, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--peer", action="append", default=[], help="NAME=PYTHON, several times")
-    given = parser.parse_args()
-    quick, peers = given.quick, peers_of(given.peer)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
+def renew_left(found: dict[str, Any], peers: dict[str, str]) -> None:
+    """Fill in where peers settle; energies depend on no load, and times stay as they are."""
+    near, part = Near(0), found["equilibrium"]
+    for name in [n for n in part["steps"] if n.startswith("plain")]:
+        n, rate = part["steps"][name], float(name.rsplit(" ", 1)[1])
+        for peer, python in peers.items():
+            process = Peer(peer, python, to_peer(WORKLOAD, 256, n, rate))
+            title = f"{process.title}, rate {rate}, and an update"
+            part["steps"][title], part["left"][title] = n, near.left_by(process)
+            process.close()
+
+
+def renew_depth(found: dict[str, Any], peers: dict[str, str]) -> None:
+    """Time the curve against depth again, at the load of now."""
+    others = [row for row in found["curves"] if row["varied"] != "depth"]
+    found["curves"] = curves(5, ("depth",)) + others
+    found["later"] = {**found.get("later", {}), "depth": os.getloadavg()[0]}
+
+
+def renew_memory(found: dict[str, Any], peers: dict[str, str]) -> None:
+    """Measure memory again; no load changes it."""
+    found["memory_curves"] = memory_curves()
+
+
+PARTS = {"depth": renew_depth, "left": renew_left, "memory": renew_memory}
+"""What `--only` measures again, into the results that are there."""
+
+
+def measure(peers: dict[str, str], *, quick: bool) -> dict[str, Any]:
+    """Measure everything."""
     load = os.getloadavg()[0]
     repeats = 8 if quick else 20
     rate = gemm_rate(256, 50 * repeats)
@@ -290,19 +329,41 @@ def main() -> None:
         "depths": depths(2 if quick else 3),
         "curves": rows,
         "memory_kib": memory((256,) * 4 + (10,), T),
+        "memory_curves": memory_curves(),
         "gemm": max(rate, gemm_rate(256, 50 * repeats)),
         "load": load,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
     }
     found["bound_ms"] = 1e3 * found["workload"]["flop"] / found["gemm"]
+    return found
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=sorted(PARTS), action="append", default=[])
+    parser.add_argument("--peer", action="append", default=[], help="NAME=PYTHON, several times")
+    given = parser.parse_args()
+    peers = peers_of(given.peer)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    results = HERE / "results" / "pc_networks.json"
+    if given.only:
+        found = json.loads(results.read_text())
+        for part in given.only:
+            PARTS[part](found, peers)
+    else:
+        found = measure(peers, quick=given.quick)
     text = table(found)
     print(text)
-    if not quick:
-        (HERE / "results").mkdir(exist_ok=True)
-        write_json(HERE / "results" / "pc_networks.json", found)
+    if not given.quick:
+        results.parent.mkdir(exist_ok=True)
+        write_json(results, found)
         into_readme(HERE / "README.md", text)
-        draw(rows, HERE.parent / "docs" / "figures" / "pc_cost.png")
+        draw(found["curves"], HERE.parent / "docs" / "figures" / "pc_cost.png")
 
 
 if __name__ == "__main__":

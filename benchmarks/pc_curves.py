@@ -19,12 +19,16 @@ from pcsim.deep.pc_inference import GradientDescent
 from pcsim.deep.pc_learning import backprop_step
 from pcsim.deep.pc_trace import predictive_coding
 
-__all__ = ["WAYS", "curves", "draw", "memory", "network_of", "problem"]
+__all__ = ["WAYS", "cases", "curves", "draw", "memory", "memory_curves", "network_of", "problem"]
 
 Arrays = list[np.ndarray[Any, Any]]
 GENERIC = "torch, autograd at every step"
 WAYS = ("pcsim", GENERIC)
 MANY = 4096
+DEPTHS = (2, 4, 8, 16)
+TS = (5, 20, 80)
+"""Of the memory curve."""
+VARIED = ("depth", "width", "T", "batch")
 
 
 def problem(sizes: tuple[int, ...], batch: int, seed: int = 0) -> tuple[Arrays, Arrays, Arrays]:
@@ -70,14 +74,23 @@ def update_of(
     return PlainTrainer(network, method, learning_rate=LEARNING_RATE, path=path)
 
 
-def curves(repeats: int) -> list[dict[str, Any]]:
+Case = tuple[str, int, tuple[int, ...], int, int]
+"""What varies, its value, sizes, batch and T."""
+
+
+def cases(varied: tuple[str, ...] = VARIED) -> list[Case]:
+    """Return what is timed; depth n is n weight matrices, and 4 where it does not vary."""
+    found: list[Case] = [("depth", n, (256,) * n + (10,), 64, 20) for n in DEPTHS]
+    found += [("width", n, (n, n, n, n, 10), 64, 20) for n in (32, 64, 128, 256, 512)]
+    found += [("T", n, (256, 256, 256, 256, 10), 64, n) for n in (5, 10, 20, 40, 80)]
+    found += [("batch", n, (256, 256, 256, 256, 10), n, 20) for n in (1, 4, 16, 64, 256)]
+    return [case for case in found if case[0] in varied]
+
+
+def curves(repeats: int, varied: tuple[str, ...] = VARIED) -> list[dict[str, Any]]:
     """Time the fixed-step update against depth, width, T and batch, one at a time."""
-    cases = [("depth", n, (256,) * (n + 1) + (10,), 64, 20) for n in (2, 4, 8, 16)]
-    cases += [("width", n, (n, n, n, n, 10), 64, 20) for n in (32, 64, 128, 256, 512)]
-    cases += [("T", n, (256, 256, 256, 256, 10), 64, n) for n in (5, 10, 20, 40, 80)]
-    cases += [("batch", n, (256, 256, 256, 256, 10), n, 20) for n in (1, 4, 16, 64, 256)]
     rows = []
-    for what, value, sizes, batch, n_steps in cases:
+    for what, value, sizes, batch, n_steps in cases(varied):
         x, y = (torch.tensor(a).float() for a in problem(sizes, batch)[2])
         updates = {way: update_of(way, sizes, n_steps) for way in WAYS}
         ways = {way: here(lambda run=run: run(x, y)) for way, run in updates.items()}  # type: ignore[misc]  # noqa: B023
@@ -107,14 +120,32 @@ def held(what: str) -> int:
     raise RuntimeError(f"no {what} in /proc/self/status: peak memory needs Linux")
 
 
-def memory(sizes: tuple[int, ...], n_steps: int) -> dict[str, float]:
+def memory(
+    sizes: tuple[int, ...],
+    n_steps: int,
+    ways: tuple[str, ...] = (*WAYS, "pcsim, any graph", "backpropagation"),
+    batch: int = MANY,
+) -> dict[str, float]:
     """Return the peak memory per sample of each way, KiB, each in a process of its own."""
     found = {}
-    for way in (*WAYS, "pcsim, any graph", "backpropagation"):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            grown = pool.apply(peak, (way, sizes, MANY, n_steps))
-        found[way] = grown / MANY / 1024
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["pcsim.deep.pc_fast", "pcsim.deep.pc_learning", "pcsim.deep.pc_trace"]
+    )
+    for way in ways:
+        with context.Pool(1) as pool:
+            grown = pool.apply(peak, (way, sizes, batch, n_steps))
+        found[way] = grown / batch / 1024
     return found
+
+
+def memory_curves() -> list[dict[str, Any]]:
+    """Measure peak memory per sample against depth (weight matrices) and T, one at a time."""
+    chosen = [case for case in cases(("depth", "T")) if case[0] == "depth" or case[1] in TS]
+    return [
+        {"varied": what, "value": value, "kib": memory(sizes, n_steps, WAYS, MANY // 4)}
+        for what, value, sizes, _, n_steps in chosen
+    ]
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -125,7 +156,12 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 4, figsize=(10, 2.8), sharey=True, layout="constrained")
-    titles = {"depth": "layers", "width": "units a layer", "T": "steps", "batch": "examples"}
+    titles = {
+        "depth": "weight matrices",
+        "width": "units a layer",
+        "T": "steps",
+        "batch": "examples",
+    }
     for ax, (what, label) in zip(axes, titles.items(), strict=True):
         part = [row for row in rows if row["varied"] == what]
         for way, colour in zip(WAYS, ("C0", "0.6"), strict=True):

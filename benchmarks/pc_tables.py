@@ -7,9 +7,10 @@ from typing import Any
 
 from pcsim.storage import write_text
 
-__all__ = ["into_readme", "table"]
+__all__ = ["between", "into_readme", "row", "table"]
 
 HAND = "torch, by hand"
+USUAL = "256 wide, 4 weight matrices (depth), batch 64, T = 20 but for what varies"
 INTRODUCTION = """`python benchmarks/bench_pc_networks.py` measures predictive-coding networks
 on one core, beside loops written by hand in torch and numpy, beside one that differentiates the
 energy at every step, as generic libraries do, and beside peers in environments of their own
@@ -37,7 +38,9 @@ def near(part: dict[str, Any]) -> list[str]:
     """Return the table of the ways to equilibrium."""
     lines = [
         "The same network to within 1 % of its equilibrium energy; rates were chosen on other "
-        "weights and data, and no weights are changed but by peers, whose update is one call:",
+        "weights and data, and no weights are changed but by peers, whose update is one call and "
+        "whose steps are those of the loop by hand, above the lowest energy of their own "
+        "convention:",
         "",
         row(["way", "steps", "above the lowest energy", "median ms", "times faster"]),
         row(["---"] * 5),
@@ -53,8 +56,7 @@ def near(part: dict[str, Any]) -> list[str]:
 
 def costs(found: dict[str, Any]) -> list[str]:
     """Return the cost curves and the memory."""
-    lines = ["Cost of one update, 256 wide, 4 layers, batch 64, T = 20 but for what varies "
-             "(`docs/figures/pc_cost.png`), milliseconds:", ""]  # fmt: skip
+    lines = [f"Cost of one update, {USUAL} (`docs/figures/pc_cost.png`), milliseconds:", ""]
     ways = list(found["curves"][0]["ms"])
     lines += [row(["varied", *ways]), row(["---"] * (1 + len(ways)))]
     for what in ("depth", "width", "T", "batch"):
@@ -62,7 +64,20 @@ def costs(found: dict[str, Any]) -> list[str]:
         cells = [", ".join(f"{r['value']}: {r['ms'][way]:.3g}" for r in part) for way in ways]
         lines.append(row([what, *cells]))
     kept = ", ".join(f"{way} {kib:.0f}" for way, kib in found["memory_kib"].items())
-    return [*lines, "", f"Peak memory of one update a sample, KiB: {kept}.", ""]
+    lines += ["", f"Peak memory of one update a sample, KiB: {kept}.", ""]
+    return lines + memories(found["memory_curves"]) if "memory_curves" in found else lines
+
+
+def memories(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the table of the peak memory against what varies."""
+    ways = list(rows[0]["kib"])
+    lines = [f"Peak memory of one update a sample, {USUAL}, KiB:".replace("batch 64, ", ""), ""]
+    lines += [row(["varied", *ways]), row(["---"] * (1 + len(ways)))]
+    for what in dict.fromkeys(r["varied"] for r in rows):
+        part = [r for r in rows if r["varied"] == what]
+        cells = [", ".join(f"{r['value']}: {r['kib'][way]:.1f}" for r in part) for way in ways]
+        lines.append(row([what, *cells]))
+    return [*lines, ""]
 
 
 def by_time(ways: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -107,7 +122,7 @@ def notes(found: dict[str, Any]) -> list[str]:
         says = f"Peers: {', '.join(peers)}, each in its own environment, taking turns with the rest"
         says += ". pcx averages the energy over the batch (its rate is multiplied by the batch) "
         says += "and predicts W tanh(z) + b as here; FabricPC predicts tanh(W z + b), and is held "
-        says += "to the energy of that network."
+        says += "to the energy of that network, whose lowest energy is another."
     else:
         says = "Peers were skipped: none was given."
     machine = (
@@ -115,14 +130,24 @@ def notes(found: dict[str, Any]) -> list[str]:
         f"{found['load']:.1f} at the start. Times are of the processor but where the clock is "
         "named, because other work ran on the machine; ratios are what matters."
     )
+    later = [f"{part} (load {load:.1f})" for part, load in found.get("later", {}).items()]
+    if later:
+        machine += f" Timed again later: {', '.join(later)}."
     return [says, "", machine, ""]
 
 
 def into_readme(path: Path, text: str) -> None:
     """Put the tables between their marks, or at the end."""
-    head, foot = "<!-- pc_networks -->", "<!-- /pc_networks -->"
-    whole = path.read_text()
-    if head not in whole:
-        whole = f"{whole.rstrip()}\n\n{INTRODUCTION}\n\n{head}\n{foot}\n"
-    before, rest = whole.split(head)
+    if "<!-- pc_networks -->" not in path.read_text():
+        whole = path.read_text().rstrip()
+        write_text(
+            path, f"{whole}\n\n{INTRODUCTION}\n\n<!-- pc_networks -->\n<!-- /pc_networks -->\n"
+        )
+    between(path, "pc_networks", text)
+
+
+def between(path: Path, mark: str, text: str) -> None:
+    """Put a text between the marks of its name."""
+    head, foot = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, rest = path.read_text().split(head)
     write_text(path, f"{before}{head}\n{text}{foot}{rest.split(foot)[1]}")

@@ -1,16 +1,18 @@
-"""Closed form, gradient, Gauss-Newton, array circuit and Brian 2: one estimate, five ways to it."""
+"""Closed form, gradient, Gauss-Newton, array circuit, Brian 2 and deep twins: one estimate."""
 
 from __future__ import annotations
 
+import importlib
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pcsim.brian import run_brian
-from pcsim.catalog import load
+from pcsim.catalog import load, names
 from pcsim.circuit import settle
-from pcsim.hierarchy import GaussianPrior, Hierarchy, Level, SparsePrior, weighted_errors
+from pcsim.hierarchy import Flat, GaussianPrior, Hierarchy, Level, SparsePrior, weighted_errors
 from pcsim.inference import map_exact, map_gauss_newton, map_gradient
 from pcsim.responses import stimulus_array
 
@@ -112,3 +114,70 @@ def test_all_ways_lead_to_the_same_estimate(rng, shape, outer, inner, prior):
     held = stimulus_array(x[:, None], frame_duration=until)
     brian = run_brian(circuit, held, dt=BRIAN_DT, record=names)
     assert difference(reached(brian, names), [*latents, *errors]) < 1e-3
+
+
+def modules():
+    return {name: importlib.import_module(f"pcsim.circuits.{name}") for name in names("circuits")}
+
+
+TWINS = {
+    name: module.EQUIVALENT_TO
+    for name, module in modules().items()
+    if hasattr(module, "EQUIVALENT_TO")
+}
+"""Every deep twin of the catalog -> the rate circuit that it says it rests with."""
+FULL = model(np.random.default_rng(3), "diagonal", "tanh", "tanh", prior=Flat())
+CHANGED = {
+    "rao_ballard_1999_deep": (
+        {"sparse": True, "precision": 0.7, "top_precision": 0.3, "alpha": 0.4, "top_alpha": 0.2,
+         "input_gain": 6.0},
+        {"n_iterations": 600},
+    ),
+    "bogacz_2017_deep": (
+        {"hierarchy": FULL, "tau": TAU, "tau_error": TAU_ERROR},
+        {"n_iterations": 3000, "step": 0.02},
+    ),
+}  # fmt: skip
+"""Twin -> changes of the circuit, away from precisions of 1, and of the twin."""
+
+
+def shown_to(circuit, rng):
+    """Return two frames that are held, of the size that the circuit wants."""
+    shape = getattr(circuit, "field_shape", None)
+    if shape is None:
+        return stimulus_array(rng.normal(size=(2, 1, circuit.n_features)), frame_duration=0.1)
+    image = rng.uniform(size=(2, 1, *shape))
+    return stimulus_array(image, frame_duration=0.1, px_per_deg=circuit.px_per_deg)
+
+
+def at_rest(responses):
+    """Return (population, level) -> the last rates, (trial, unit)."""
+    last = responses.rate.values[:, -1]
+    keys = list(zip(responses.population.values, responses.level.values, strict=True))
+    return {
+        key: last[:, [i for i, other in enumerate(keys) if other == key]]
+        for key in sorted(set(keys))
+    }
+
+
+def test_every_twin_has_a_case():
+    assert len(TWINS) >= 2
+    assert CHANGED.keys() == TWINS.keys()
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("changed", [False, True], ids=["default", "changed"])
+def test_every_deep_twin_rests_where_its_circuit_does(twin, changed, rng):
+    of_circuit, of_twin = CHANGED[twin] if changed else ({}, CHANGED[twin][1])
+    circuit = replace(load("circuits", TWINS[twin]), **of_circuit)
+    deep = replace(load("circuits", twin), circuit=circuit, **of_twin)
+    shown = shown_to(circuit, rng)
+    ours, theirs = at_rest(settle(circuit, shown, tol=1e-7)), at_rest(deep.run(shown))
+    shared = [key for key in ours if key in theirs]
+    assert {role for role, _ in shared} >= {"latent"}
+    assert {role for role, _ in shared} & {"error", "weighted_error"}
+    latents = {level for role, level in ours if role == "latent"}
+    assert latents == {level for role, level in shared if role == "latent"}
+    for key in shared:
+        assert np.abs(ours[key] - theirs[key]).max() <= 1e-4 * np.abs(ours[key]).max(), key
+        assert np.abs(ours[key]).max() > 1e-2, key

@@ -73,7 +73,7 @@ class GradientDescent:
         for _ in range(self.n_steps):
             energy, slopes = slope(problem, states, learning=learning)
             yield Visit(states, energy)
-            if self.threshold is not None and mean_error(problem, states) < self.threshold:
+            if is_below(self.threshold, problem, states, learning=learning):
                 return
             factor *= self.discount if energy >= last else 1.0
             last = energy
@@ -113,7 +113,7 @@ class AdamDescent:
         for count in range(1, self.n_steps + 1):
             energy, slopes = slope(problem, states, learning=learning)
             yield Visit(states, energy)
-            if self.threshold is not None and mean_error(problem, states) < self.threshold:
+            if is_below(self.threshold, problem, states, learning=learning):
                 return
             moves = {
                 name: adam_move(name, gradient, means, squares, self.betas, count) * -steps[name]
@@ -160,9 +160,12 @@ def slope(problem: Problem, states: States, *, learning: bool) -> tuple[float, S
 
 def whole_energy(problem: Problem, states: States, *, learning: bool) -> Tensor:
     """Return the energy of the batch, its constant predictions from memory unless learning."""
-    if learning:
-        problem = replace(problem, constant={})
-    return problem.energy(states).sum()
+    return fresh(problem, learning=learning).energy(states).sum()
+
+
+def fresh(problem: Problem, *, learning: bool) -> Problem:
+    """Return the problem; while weights change, without the predictions that it remembers."""
+    return replace(problem, constant={}) if learning else problem
 
 
 def total_energy(problem: Problem, states: States, *, learning: bool) -> float:
@@ -176,8 +179,14 @@ def moved(problem: Problem, states: States, moves: States) -> States:
     return states | {name: states[name] + move for name, move in moves.items()}
 
 
-def mean_error(problem: Problem, states: States) -> float:
+def is_below(threshold: float | None, problem: Problem, states: States, *, learning: bool) -> bool:
+    """Return whether there is a threshold and the mean error is below it."""
+    return threshold is not None and mean_error(problem, states, learning=learning) < threshold
+
+
+def mean_error(problem: Problem, states: States, *, learning: bool) -> float:
     """Return the mean absolute error over all units of nodes that carry energy."""
+    problem = fresh(problem, learning=learning)
     nodes = problem.network.nodes
     with torch.no_grad():
         errors = [

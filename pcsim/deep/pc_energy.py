@@ -23,6 +23,10 @@ class Energy(Protocol):
     quadratic: bool
     """Whether the node may be free: only then has it a lowest point in its own state."""
 
+    @property
+    def precision(self) -> Tensor | float:
+        """What errors are multiplied by, broadcasting to one example."""
+
     def __call__(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return the energy of every example, (batch,)."""
 
@@ -128,6 +132,11 @@ class CrossEntropy(nn.Module):
         super().__init__()
         self.weight = check_number("CrossEntropy", "weight", weight, positive=True)
 
+    @property
+    def precision(self) -> float:
+        """The weight."""
+        return self.weight
+
     def forward(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return the energy of every example, (batch,)."""
         terms = state * functional.log_softmax(prediction, dim=1)
@@ -161,6 +170,11 @@ class BinaryCrossEntropy(nn.Module):
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
         self.weight = check_number("BinaryCrossEntropy", "weight", weight, positive=True)
+
+    @property
+    def precision(self) -> float:
+        """The weight."""
+        return self.weight
 
     def forward(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return the energy of every example, (batch,)."""

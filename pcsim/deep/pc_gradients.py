@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from pcsim.deep.pc_chain import FusedLoop, chain_of
@@ -24,6 +25,7 @@ __all__ = [
     "layers_of",
     "local_gradients",
     "loop_gradients",
+    "precision_of",
     "trainable",
 ]
 
@@ -54,7 +56,9 @@ def energy_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradie
     }
 
 
-def local_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradients:
+def local_gradients(
+    network: PCNetwork, states: Mapping[str, Tensor], *, weighted: bool = True
+) -> Gradients:
     r"""Return the same derivatives by local rules: weighted error times presynaptic rate.
 
     .. math:: \frac{\partial F}{\partial W} = -\left\langle \delta\, r^\top \right\rangle, \qquad
@@ -64,6 +68,14 @@ def local_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradien
     error of the node that it predicts: nothing from another node enters. Layers other than linear
     ones and convolutions get the derivative of their own node's prediction, and a learned
     precision :math:`\tfrac12\langle\Pi\varepsilon^2 - 1\rangle` by its logarithm.
+
+    Parameters
+    ----------
+    states
+        As in `energy_gradients`.
+    weighted
+        Whether errors count by their precision. Without it :math:`\xi` is the bare error: what
+        meets an error and not what lowers the energy (see `proximal_step`).
     """
     names = {id(parameter): name for name, parameter in trainable(network).items()}
     found: Gradients = {
@@ -71,7 +83,7 @@ def local_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradien
     }
     held = {name: state.detach() for name, state in states.items()}
     for name, node in network.nodes.items():
-        for parameter, gradient in node_rules(network, node, held):
+        for parameter, gradient in node_rules(network, node, held, weighted=weighted):
             if id(parameter) in names:
                 found[names[id(parameter)]] += gradient
         log_precision = getattr(node.energy, "log_precision", None)
@@ -82,7 +94,9 @@ def local_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradien
     return found
 
 
-def node_rules(network: PCNetwork, node: Node, states: States) -> Iterable[tuple[Tensor, Tensor]]:
+def node_rules(
+    network: PCNetwork, node: Node, states: States, *, weighted: bool
+) -> Iterable[tuple[Tensor, Tensor]]:
     """Yield the parameters of one node's prediction and their derivatives."""
     rates: list[tuple[nn.Module, Tensor, Tensor]] = []
 
@@ -100,12 +114,13 @@ def node_rules(network: PCNetwork, node: Node, states: States) -> Iterable[tuple
     if not prediction.requires_grad:
         return
     n = len(states[node.name])
-    weighted = node.energy.weighted_error(states[node.name], prediction.detach()) / n
-    weighted = weighted.sum_to_size(prediction.shape)
+    error = node.energy.weighted_error(states[node.name], prediction.detach())
+    error = (error if weighted else error / precision_of(node)) / n
+    error = error.sum_to_size(prediction.shape)
     ruled = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
     others = [p for p in parameters_of(network, node) if p.requires_grad and id(p) not in ruled]
     heard = [output for _, _, output in rates if output.requires_grad]
-    pulled = torch.autograd.grad(prediction, [*heard, *others], weighted, allow_unused=True)
+    pulled = torch.autograd.grad(prediction, [*heard, *others], error, allow_unused=True)
     for parameter, gradient in zip(others, pulled[len(heard) :], strict=True):
         if gradient is not None:
             yield parameter, -gradient
@@ -113,6 +128,12 @@ def node_rules(network: PCNetwork, node: Node, states: States) -> Iterable[tuple
     for (layer, rate, _), delta in zip(kept, pulled[: len(heard)], strict=True):
         if delta is not None:
             yield from layer_rule(layer, rate, delta)
+
+
+def precision_of(node: Node) -> Tensor | float:
+    """Return what the errors of a node are multiplied by; for cross-entropies, their weight."""
+    precision = node.energy.precision
+    return precision.detach() if isinstance(precision, Tensor) else precision
 
 
 def has_rule(layer: nn.Module) -> bool:
@@ -136,26 +157,33 @@ def layer_rule(layer: nn.Module, rate: Tensor, delta: Tensor) -> Iterable[tuple[
         5: conv3d_weight,
     }
     weight = convolution.weight
-    padding = convolution.padding
-    if padding == "same" or padding == "valid":
-        pad = [
-            d * (k - 1) for d, k in zip(convolution.dilation, convolution.kernel_size, strict=True)
-        ]
-        padding = tuple(p // 2 if convolution.padding == "same" else 0 for p in pad)
     yield (
         weight,
         -by_rank[weight.ndim](
-            rate,
+            padded(convolution, rate),
             tuple(weight.shape),
             delta,
             stride=convolution.stride,
-            padding=padding,
             dilation=convolution.dilation,
             groups=convolution.groups,
         ),
     )
     if convolution.bias is not None:
         yield convolution.bias, -delta.transpose(0, 1).flatten(1).sum(1)
+
+
+def padded(convolution: nn.Conv2d, rate: Tensor) -> Tensor:
+    """Return what enters a convolution with its zeros around it."""
+    sides: list[int] = []
+    pairs = zip(convolution.dilation, convolution.kernel_size, strict=True)
+    for axis, (dilation, size) in enumerate(pairs):
+        if convolution.padding == "same":
+            both = dilation * (size - 1)  # an even kernel has one zero more at the end
+            here = [both // 2, both - both // 2]
+        else:
+            here = [0 if convolution.padding == "valid" else int(convolution.padding[axis])] * 2
+        sides = here + sides  # torch counts axes from the last
+    return functional.pad(rate, sides)
 
 
 def layers_of(network: PCNetwork, node: Node) -> list[nn.Module]:

@@ -20,6 +20,7 @@ from pcsim.deep.pc_gradients import (
     layers_of,
     local_gradients,
     loop_gradients,
+    precision_of,
     trainable,
 )
 from pcsim.deep.pc_inference import (
@@ -115,7 +116,13 @@ def incremental_step(
     *,
     initial: Mapping[str, Tensor] | None = None,
 ) -> Settled:
-    """Change the weights at every step of inference (iPC), the last one included.
+    r"""Change the weights at every step of inference (iPC), the last one included.
+
+    .. math:: z_{t+1} = z_t - \gamma\,\partial_z F(z_t, W_t), \qquad
+        W_{t+1} = W_t - \alpha\,\partial_W F(z_t, W_t), \qquad t = 0 \dots T
+
+    both from the values before, but :math:`W_1 = W_0`, and :math:`z_T` stays: after T steps the
+    weights have changed T times.
 
     References
     ----------
@@ -149,10 +156,14 @@ def proximal_step(
     .. math:: \Delta W = \frac{\langle\delta\, r^\top\rangle}{n}, \qquad
         n = \langle |r|^2\rangle + b + \epsilon
 
-    with :math:`b = 1` where the layer has a bias: the normalised step of a proximal update. The
+    with :math:`b = 1` where the layer has a bias, and :math:`\delta` the error behind the layer,
+    not weighted by its precision: the normalised step of a proximal update. The
     held output is moved only part of the way from its prediction :math:`p` to the target :math:`y`,
-    :math:`p + (y - p)\, n\alpha/(1 + n\alpha)`, with :math:`n` of the last layer at the feedforward
-    start and :math:`\alpha` the learning `rate`. (The authors' code renews both at every step.)
+    :math:`p + (y - p)\, n\Pi\alpha/(1 + n\Pi\alpha)`, with :math:`n` of the last layer at the
+    feedforward start, :math:`\Pi` the precision of the output (or the weight of its cross-entropy)
+    and :math:`\alpha` the learning `rate`. With one layer, one example and :math:`\epsilon = 0`
+    that is the lowest point of :math:`F + |\Delta W|^2 / 2\alpha`. (The paper has precisions of 1;
+    the authors' code renews :math:`n` and the output at every step.)
     Only linear layers and convolutions move; precisions and other layers stay.
 
     Parameters
@@ -179,10 +190,11 @@ def proximal_step(
     with torch.no_grad():
         guess = network.feedforward(inputs)
     norm = presynaptic_norms(network, guess, epsilon)[-1][1]
-    share = norm * rate / (1 + norm * rate)
+    reach = norm * rate * precision_of(network.nodes[last])
+    share = reach / (1 + reach)
     softer = guess[last] + share * (target - guess[last])
     settled = infer(network, {**clamp, last: softer}, method)
-    gradients = local_gradients(network, settled.states)
+    gradients = local_gradients(network, settled.states, weighted=False)
     names = {id(parameter): name for name, parameter in trainable(network).items()}
     normalised: Gradients = {}
     for layer, size in presynaptic_norms(network, settled.states, epsilon):
@@ -233,6 +245,11 @@ def backprop_step(
     """Take one step of backpropagation on the energy of the output; return it, (batch,).
 
     The reference: the same network, energies and optimiser, without inference.
+
+    Raises
+    ------
+    RuntimeError
+        If the loss or its slope is not finite; the weights are then as they were.
     """
     last = network.outputs[0]
     energy = network.nodes[last].energy
@@ -243,6 +260,15 @@ def backprop_step(
         if name == last:
             loss = energy(target, prediction)
     optimiser.zero_grad()
-    loss.mean().backward()
+    average = loss.mean()
+    slopes = []
+    if math.isfinite(float(average.detach())):
+        average.backward()
+        slopes = [p.grad for p in network.parameters() if p.grad is not None]
+    if not slopes or not math.isfinite(sum(float(slope.sum()) for slope in slopes)):
+        optimiser.zero_grad()
+        found = f"a loss of {float(average.detach()):.3g} or a slope that is not finite"
+        advice = "Lower the learning rate, and look for NaN and infinity in the data."
+        raise RuntimeError(refusal("backprop_step", found, "finite numbers", advice))
     optimiser.step()
     return loss.detach()

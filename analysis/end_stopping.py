@@ -28,6 +28,15 @@ LEVEL = 1
 SHOWN = ("RB", "RB-noise", "RB-untr", "RB-gauss", "LCA", "LN")
 
 
+def missing(model: Model) -> str:
+    """Return why a model cannot be shown the bars, "" if it can."""
+    if reason := lacks(model, LEVEL):
+        return reason
+    (_, n_x), _ = visual_field(model)
+    wide = f"its field is {n_x} px wide, the longest bar {LENGTHS[-1]} px"
+    return wide if n_x < LENGTHS[-1] else ""
+
+
 def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Dataset]:
     """Show dark horizontal bars of growing length until the circuit rests; cut the feedback."""
     role = signal_role(model, LEVEL)
@@ -134,7 +143,7 @@ HYPOTHESIS = Hypothesis(
         "control shows at least half of the effect."
     ),
     units="share of units",
-    missing=lambda model: lacks(model, LEVEL),
+    missing=missing,
     observe=observe,
     variables=("stopped", "stopped_without_feedback", "index", "index_without_feedback"),
     combine=share,

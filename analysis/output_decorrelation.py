@@ -61,7 +61,7 @@ class Centre(StandIn):
         """Return blurred luminance relative to mid-grey as output units of level 0."""
         ny, nx = stimulus.sizes["y"], stimulus.sizes["x"]
         blur = [gaussian_rows(n, self.sigma) for n in (ny, nx)]
-        values = np.einsum("ij,ntjk,lk->ntil", blur[0], stimulus.to_numpy() - 0.5, blur[1])
+        values = blur[0] @ (stimulus.to_numpy() - 0.5) @ blur[1].T
         rows, columns = np.indices((ny, nx)).reshape(2, -1)
         scale = float(stimulus["px_per_deg"])
         units = {

@@ -2,7 +2,9 @@
 
 Rate circuits, their deep twins and the controls are put to the claims of the battery. At scale
 quick these are the twelve of the first release and the columns that they tell apart; at scale full
-all claims and all columns. The figure is the table of verdicts; one panel a hypothesis shows the
+all claims and all columns, trained for longer, with protocols of the same size: more replicas tell
+more than more stimuli do, and the whole table then takes hours, not days (``--set protocols=full``
+has the larger ones). The figure is the table of verdicts; one panel a hypothesis shows the
 curves behind it. Others can be named: ``--set models=... hypotheses=...``, or ``all``.
 """
 
@@ -58,8 +60,13 @@ EXPERIMENT = Experiment(
     name="correspondence",
     question="Which published neural findings does each circuit show, and do the controls fail?",
     scales={
-        "quick": {"seeds": 3, "models": FIRST_COLUMNS, "hypotheses": FIRST_RELEASE},
-        "full": {"seeds": 5, "models": COLUMNS, "hypotheses": "all"},
+        "quick": {
+            "seeds": 3,
+            "models": FIRST_COLUMNS,
+            "hypotheses": FIRST_RELEASE,
+            "protocols": "quick",
+        },
+        "full": {"seeds": 5, "models": COLUMNS, "hypotheses": "all", "protocols": "quick"},
     },
     pieces=battery_pieces,
     collect=collect_battery,

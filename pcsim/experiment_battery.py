@@ -22,7 +22,7 @@ from pcsim.experiment import Piece, Run
 from pcsim.experiment_collect import describe, same_file, save_stimuli
 from pcsim.experiment_exclusions import exclusions, write_exclusions
 from pcsim.hypothesis import Hypothesis, judge, not_applicable, observation
-from pcsim.messages import refusal
+from pcsim.messages import check_choice, refusal
 from pcsim.model import lesion
 from pcsim.protocols.shown import watched
 from pcsim.responses import save as save_responses
@@ -42,7 +42,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Battery:
-    """Which hypotheses are put to which columns, with which seeds, at which scale."""
+    """Which hypotheses are put to which columns, with which seeds, at which scales."""
 
     names: tuple[str, ...]
     """Catalog names or paths of the hypotheses."""
@@ -50,16 +50,22 @@ class Battery:
     columns: tuple[roster.Variant, ...]
     seeds: tuple[int, ...]
     scale: str
+    """Of training."""
+    protocols: str
+    """Of the protocols: "quick" or "full"."""
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Battery:
-        """Read the settings "hypotheses", "models" (or "all"), "seeds" and "scale".
+        """Read the settings "hypotheses", "models" (or "all"), "seeds", "scale" and "protocols".
 
         Raises
         ------
         ValueError
             If a name is unknown, or two hypotheses or columns have the same name.
         """
+        scale = str(settings.get("scale", "quick"))
+        protocols = str(settings.get("protocols", scale))
+        check_choice("battery", "protocols", protocols, ("quick", "full"))
         claims = everything(settings["hypotheses"], catalog.names("analysis"))
         loaded = [(str(n), catalog.load("analysis", n)) for n in claims]
         loaded.sort(key=lambda pair: pair[1].id)
@@ -76,7 +82,8 @@ class Battery:
             tuple(hypothesis for _, hypothesis in loaded),
             columns,
             tuple(range(seeds) if isinstance(seeds, int) else seeds),
-            str(settings.get("scale", "quick")),
+            scale,
+            protocols,
         )
 
     def rivals(self, hypothesis: Hypothesis) -> list[roster.Variant]:
@@ -184,7 +191,7 @@ def _observing(
         kwargs={
             "hypothesis": name,
             "seed": seed,
-            "scale": battery.scale,
+            "scale": battery.protocols,
             "control": None,
             "reason": hypothesis.absent() if serves else hypothesis.inapplicable(column.label),
             "thumbnails": seed == battery.seeds[0],
@@ -208,7 +215,7 @@ def _transforming(
                 kwargs={
                     "hypothesis": name,
                     "seed": seed,
-                    "scale": battery.scale,
+                    "scale": battery.protocols,
                     "control": control.name,
                 },
                 needs=(

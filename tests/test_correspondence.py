@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pcsim import catalog
+from pcsim import catalog, roster
 from pcsim.experiment import Piece, run_experiment
 from pcsim.experiment_battery import Battery, battery_pieces, evidence, slug
 from pcsim.experiment_exclusions import read_exclusions
@@ -255,3 +255,21 @@ def test_pieces_with_seeds_as_a_number():
     settings = {"models": ("LN",), "hypotheses": ("end_stopping",), "seeds": 2}
     assert Battery.of(settings).seeds == (0, 1)
     assert len({piece.key for piece in battery_pieces(settings)}) == len(battery_pieces(settings))
+
+
+def test_protocols_have_a_size_of_their_own():
+    settings = {"models": ("LN",), "hypotheses": ("spatial_whitening",), "seeds": 1}
+    for changes, wanted in (({}, "full"), ({"protocols": "quick"}, "quick")):
+        pieces = battery_pieces({**settings, "scale": "full", **changes})
+        scales = {piece.key.split("/")[0]: piece.kwargs.get("scale") for piece in pieces}
+        assert scales == {
+            "train": "full", "observe": wanted, "observe-control": wanted, "judge": None,
+        }  # fmt: skip
+    with pytest.raises(ValueError, match="'quik'.*Did you mean 'quick'"):
+        battery_pieces({**settings, "protocols": "quik"})
+
+
+def test_a_field_too_small_for_a_protocol_is_said_before_it_runs():
+    pathway = roster.untrained(roster.variant("PATH"))
+    reason = catalog.load("analysis", "end_stopping").missing(pathway)
+    assert reason == "its field is 16 px wide, the longest bar 26 px"

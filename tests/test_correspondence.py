@@ -265,7 +265,7 @@ def test_protocols_have_a_size_of_their_own():
         assert scales == {
             "train": "full", "observe": wanted, "observe-control": wanted, "judge": None,
         }  # fmt: skip
-    with pytest.raises(ValueError, match="'quik'.*Did you mean 'quick'"):
+    with pytest.raises(ValueError, match=r"'quik'.*Did you mean 'quick'"):
         battery_pieces({**settings, "protocols": "quik"})
 
 

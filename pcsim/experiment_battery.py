@@ -11,7 +11,6 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ import xarray as xr
 
 from pcsim import catalog, roster
 from pcsim.experiment import Piece, Run
+from pcsim.experiment_asked import Battery
 from pcsim.experiment_collect import describe, same_file, save_stimuli
 from pcsim.experiment_exclusions import exclusions, write_exclusions
 from pcsim.hypothesis import Hypothesis, judge, not_applicable, observation
-from pcsim.messages import check_choice, refusal
 from pcsim.model import lesion
 from pcsim.protocols.shown import watched
 from pcsim.responses import save as save_responses
@@ -40,62 +39,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Battery:
-    """Which hypotheses are put to which columns, with which seeds, at which scales."""
-
-    names: tuple[str, ...]
-    """Catalog names or paths of the hypotheses."""
-    hypotheses: tuple[Hypothesis, ...]
-    columns: tuple[roster.Variant, ...]
-    seeds: tuple[int, ...]
-    scale: str
-    """Of training."""
-    protocols: str
-    """Of the protocols: "quick" or "full"."""
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Battery:
-        """Read the settings "hypotheses", "models" (or "all"), "seeds", "scale" and "protocols".
-
-        Raises
-        ------
-        ValueError
-            If a name is unknown, or two hypotheses or columns have the same name.
-        """
-        scale = str(settings.get("scale", "quick"))
-        protocols = str(settings.get("protocols", scale))
-        check_choice("battery", "protocols", protocols, ("quick", "full"))
-        claims = everything(settings["hypotheses"], catalog.names("analysis"))
-        loaded = [(str(n), catalog.load("analysis", n)) for n in claims]
-        loaded.sort(key=lambda pair: pair[1].id)
-        labels = [one.label for one in roster.ROSTER]
-        columns = tuple(map(roster.variant, everything(settings["models"], labels)))
-        for names in ([h.id for _, h in loaded], [one.label for one in columns]):
-            if not names or len(set(names)) < len(names):
-                found = f"{', '.join(names) or 'none'}"
-                expected = "one or more hypotheses and models, each once"
-                raise ValueError(refusal("battery", found, expected))
-        seeds = settings["seeds"]
-        return cls(
-            tuple(name for name, _ in loaded),
-            tuple(hypothesis for _, hypothesis in loaded),
-            columns,
-            tuple(range(seeds) if isinstance(seeds, int) else seeds),
-            scale,
-            protocols,
-        )
-
-    def rivals(self, hypothesis: Hypothesis) -> list[roster.Variant]:
-        """Return the columns that serve this hypothesis as controls."""
-        return [roster.variant(c.variant) for c in hypothesis.controls if c.variant is not None]
-
-
-def everything(names: Any, known: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a setting; "all" stands for what is known."""
-    return tuple(known) if names in ("all", ("all",), ["all"]) else tuple(map(str, names))
-
-
 def battery_pieces(settings: Mapping[str, Any]) -> list[Piece]:
     """Return the pieces of the battery; needed controls are trained and observed as well."""
     battery = Battery.of(settings)
@@ -109,7 +52,7 @@ def battery_pieces(settings: Mapping[str, Any]) -> list[Piece]:
                 piece = _observing(name, hypothesis, column, seed, battery)
                 pieces[piece.key] = piece
         for column in battery.columns:
-            if not hypothesis.inapplicable(column.label):
+            if not battery.unasked(hypothesis, column.label):
                 transformed = list(_transforming(name, hypothesis, column, battery))
                 pieces.update({piece.key: piece for piece in transformed})
             piece = _judging(name, hypothesis, column, battery)
@@ -193,7 +136,7 @@ def _observing(
             "seed": seed,
             "scale": battery.protocols,
             "control": None,
-            "reason": hypothesis.absent() if serves else hypothesis.inapplicable(column.label),
+            "reason": hypothesis.absent() if serves else battery.unasked(hypothesis, column.label),
             "thumbnails": seed == battery.seeds[0],
         },
         needs=(f"train/{slug(column.label)}/{seed}",),

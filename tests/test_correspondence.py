@@ -273,3 +273,19 @@ def test_a_field_too_small_for_a_protocol_is_said_before_it_runs():
     pathway = roster.untrained(roster.variant("PATH"))
     reason = catalog.load("analysis", "end_stopping").missing(pathway)
     assert reason == "its field is 16 px wide, the longest bar 26 px"
+
+
+def test_columns_of_which_nothing_was_expected_can_be_left_unasked():
+    settings = {
+        "models": ("LN", "PATH", "VM"), "hypotheses": ("end_stopping",), "seeds": 1,
+        "everywhere": ("PATH",),
+    }  # fmt: skip
+    claim = catalog.load("analysis", "end_stopping")
+    assert [claim.expected(label) for label in ("LN", "PATH", "VM")] == ["-", "", ""]
+    battery = Battery.of(settings)
+    reasons = [battery.unasked(claim, label) for label in ("LN", "PATH", "VM")]
+    assert reasons == ["", "", "not asked: nothing was expected of it before the first run"]
+    pieces = {piece.key: piece for piece in battery_pieces(settings)}
+    assert pieces["observe/H10/VM/0"].kwargs["reason"] == reasons[2]
+    assert pieces["observe/H10/RB-noise/0"].kwargs["reason"] == ""  # a control
+    assert Battery.of({**settings, "everywhere": "all"}).unasked(claim, "VM") == ""

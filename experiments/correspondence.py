@@ -4,7 +4,7 @@ Rate circuits, their deep twins and the controls are put to the claims of the ba
 quick these are the twelve of the first release and the columns that they tell apart; at scale full
 all claims and all columns, trained for longer. Protocols are of the same size: more replicas tell
 more than more stimuli do, and the table then takes hours, not days (``--set protocols=full
-everywhere=all`` has it all). The figure is the table of verdicts; one panel a hypothesis shows the
+spared=`` has it all). The figure is the table of verdicts; one panel a hypothesis shows the
 curves behind it. Others can be named: ``--set models=... hypotheses=...``, or ``all``.
 """
 
@@ -68,14 +68,14 @@ EXPERIMENT = Experiment(
             "models": FIRST_COLUMNS,
             "hypotheses": FIRST_RELEASE,
             "protocols": "quick",
-            "everywhere": "all",
+            "spared": (),
         },
         "full": {
             "seeds": 5,
             "models": COLUMNS,
             "hypotheses": "all",
             "protocols": "quick",
-            "everywhere": tuple(label for label in COLUMNS if label not in LARGE),
+            "spared": LARGE,
         },
     },
     pieces=battery_pieces,

@@ -8,7 +8,7 @@ from typing import Any
 
 from pcsim import catalog, roster
 from pcsim.hypothesis import Hypothesis
-from pcsim.messages import check_choice, refusal
+from pcsim.messages import check_choice, refusal, unknown_name
 
 __all__ = ["Battery", "everything"]
 
@@ -26,12 +26,12 @@ class Battery:
     """Of training."""
     protocols: str
     """Of the protocols: "quick" or "full"."""
-    everywhere: tuple[str, ...]
-    """Columns that are put to every claim; others to those that expected something of them."""
+    spared: tuple[str, ...]
+    """Columns that are asked nothing but what was expected of them."""
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Battery:
-        """Read the settings "hypotheses", "models", "everywhere" (or "all"), "seeds" and scales.
+        """Read the settings "hypotheses" and "models" (or "all"), "spared", "seeds" and scales.
 
         Raises
         ------
@@ -59,20 +59,28 @@ class Battery:
             tuple(range(seeds) if isinstance(seeds, int) else seeds),
             scale,
             protocols,
-            everything(settings.get("everywhere", "all"), labels),
+            _known(settings.get("spared", ()), {*labels, *(one.label for one in columns)}),
         )
 
     def unasked(self, hypothesis: Hypothesis, label: str) -> str:
         """Return why this battery does not put a question to a column, "" if it does."""
         if reason := hypothesis.inapplicable(label):
             return reason
-        if label in self.everywhere or hypothesis.expected(label):
-            return ""
-        return "not asked: nothing was expected of it before the first run"
+        if label in self.spared and not hypothesis.expected(label):
+            return "not asked: nothing was expected of it before the first run"
+        return ""
 
     def rivals(self, hypothesis: Hypothesis) -> list[roster.Variant]:
         """Return the columns that serve this hypothesis as controls."""
         return [roster.variant(c.variant) for c in hypothesis.controls if c.variant is not None]
+
+
+def _known(names: Sequence[str], labels: set[str]) -> tuple[str, ...]:
+    """Return the names but "" (nothing, from the command line); refuse unknown ones."""
+    for name in names:
+        if name and name not in labels:
+            raise unknown_name("battery", "spared column", name, labels)
+    return tuple(filter(None, names))
 
 
 def everything(names: Any, known: Sequence[str]) -> tuple[str, ...]:

@@ -218,7 +218,7 @@ def observe_piece(
 
 def _judging(name: str, hypothesis: Hypothesis, column: roster.Variant, battery: Battery) -> Piece:
     rows = observations(hypothesis, column.label, battery.seeds)
-    if hypothesis.inapplicable(column.label):
+    if battery.unasked(hypothesis, column.label):
         rows = {"": rows[""]}
     return Piece(
         key=f"judge/{hypothesis.id}/{slug(column.label)}",
@@ -227,6 +227,7 @@ def _judging(name: str, hypothesis: Hypothesis, column: roster.Variant, battery:
             "hypothesis": name,
             "label": column.label,
             "seeds": battery.seeds,
+            "reason": battery.unasked(hypothesis, column.label),
             "observations": {who: list(keys) for who, keys in rows.items()},
         },
         needs=tuple(dict.fromkeys(key for keys in rows.values() for key in keys)),
@@ -256,6 +257,7 @@ def judge_piece(
     hypothesis: str,
     label: str,
     seeds: Sequence[int],
+    reason: str,
     observations: Mapping[str, Sequence[str]],
 ) -> None:
     """Judge one column under one hypothesis; leaves `verdict.csv` with one row.
@@ -264,7 +266,7 @@ def judge_piece(
     """
     claim: Hypothesis = catalog.load("analysis", hypothesis)
     first = needs[observations[""][0]] / "missing.json"
-    if reason := claim.inapplicable(label):
+    if reason:
         verdict = not_applicable(claim, label, reason)
     elif first.is_file():
         verdict = not_applicable(claim, label, read_json(first)["reason"])

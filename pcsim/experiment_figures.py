@@ -41,7 +41,7 @@ def evidence_of(run: Run, hypothesis: Hypothesis) -> dict[str, list[xr.Dataset]]
     for column in battery.columns:
         rows = observations(hypothesis, column.label, battery.seeds)
         for control in hypothesis.controls:
-            if control.variant is not None or hypothesis.inapplicable(column.label):
+            if control.variant is not None or battery.unasked(hypothesis, column.label):
                 del rows[control.name]
         for who, keys in rows.items():
             replicas = [evidence(run.piece(key)) for key in keys]

@@ -24,6 +24,9 @@ __all__ = [
     "unknown_name",
 ]
 
+MOST_NAMES = 80
+"""Known names that an error lists in full."""
+
 Shape = Sequence["int | str | EllipsisType | None"]
 
 
@@ -39,7 +42,7 @@ def refusal(where: str, found: str, expected: str, advice: str = "") -> str:
 
 
 def unknown_name(where: str, what: str, name: object, known: Iterable[str]) -> ValueError:
-    """Return the error for a name that is not known: it lists the known ones and the nearest.
+    """Return the error for a name that is not known: it lists the known ones, or the ten nearest.
 
     Examples
     --------
@@ -50,7 +53,12 @@ def unknown_name(where: str, what: str, name: object, known: Iterable[str]) -> V
     """
     listed = sorted(set(known))
     near = difflib.get_close_matches(str(name), listed, n=1, cutoff=0.5)
-    expected = "one of " + ", ".join(map(repr, listed)) if listed else "a name, but none is known"
+    shown = listed
+    if len(listed) > MOST_NAMES:
+        shown = sorted(difflib.get_close_matches(str(name), listed, n=10, cutoff=0.0))
+    expected = "one of " + ", ".join(map(repr, shown)) if listed else "a name, but none is known"
+    if len(shown) < len(listed):
+        expected += f" and {len(listed) - len(shown)} others"
     advice = f"Did you mean {near[0]!r}?" if near else "Take one of these names."
     return ValueError(refusal(where, f"{what} {name!r}", expected, advice))
 

@@ -275,10 +275,10 @@ def test_a_field_too_small_for_a_protocol_is_said_before_it_runs():
     assert reason == "its field is 16 px wide, the longest bar 26 px"
 
 
-def test_columns_of_which_nothing_was_expected_can_be_left_unasked():
+def test_columns_can_be_asked_what_was_expected_of_them_alone():
     settings = {
         "models": ("LN", "PATH", "VM"), "hypotheses": ("end_stopping",), "seeds": 1,
-        "everywhere": ("PATH",),
+        "spared": ("LN", "VM"),
     }  # fmt: skip
     claim = catalog.load("analysis", "end_stopping")
     assert [claim.expected(label) for label in ("LN", "PATH", "VM")] == ["-", "", ""]
@@ -288,4 +288,7 @@ def test_columns_of_which_nothing_was_expected_can_be_left_unasked():
     pieces = {piece.key: piece for piece in battery_pieces(settings)}
     assert pieces["observe/H10/VM/0"].kwargs["reason"] == reasons[2]
     assert pieces["observe/H10/RB-noise/0"].kwargs["reason"] == ""  # a control
-    assert Battery.of({**settings, "everywhere": "all"}).unasked(claim, "VM") == ""
+    for nothing in ((), ("",)):
+        assert Battery.of({**settings, "spared": nothing}).unasked(claim, "VM") == ""
+    with pytest.raises(ValueError, match=r"spared column 'PAHT'.*Did you mean 'PATH'"):
+        Battery.of({**settings, "spared": ("PAHT",)})

@@ -20,6 +20,13 @@ def test_form_of_a_message():
     assert refusal("a", "b", "c.", "Do d.") == "a: found b, expected c. Do d."
 
 
+def test_of_very_many_names_the_nearest_are_listed():
+    text = str(unknown_name("run", "need", "a/77x", [f"a/{n}" for n in range(200)]))
+    assert "'a/77'" in text
+    assert "and 190 others" in text
+    assert text.count("'a/") == 12  # with the name itself and the suggestion
+
+
 def test_unknown_name_lists_and_suggests():
     text = str(unknown_name("load", "circuit", "bogatz", ["rao", "bogacz"]))
     assert text == (

@@ -52,6 +52,15 @@ def frames_of(model: Model, where: Any, contrast: float) -> Any:
     return out
 
 
+def missing(model: Model) -> str:
+    """Return why a model cannot be shown the bars, "" if it can."""
+    if reason := lacks(model, LEVEL, ESTIMATES):
+        return reason
+    reach = 2 * max(np.nanmax(np.abs(one["path"])) for one in trials()) + WIDTH
+    (_, n_x), _ = visual_field(model)
+    return f"its field is {n_x} px wide, bars pass over {reach:g} px" if n_x < reach else ""
+
+
 def trials() -> list[dict[str, Any]]:
     """Return every pass and every flash: place, direction, speed, contrast and path."""
     out = []
@@ -193,7 +202,7 @@ HYPOTHESIS = Hypothesis(
     signal="latent units of level 1 (output or error units of models without them)",
     falsified_if="The lead is not above 0, or does not grow with the speed.",
     units="px",
-    missing=lambda model: lacks(model, LEVEL, ESTIMATES),
+    missing=missing,
     observe=observe,
     variables=("slow", "middle", "fast"),
     combine=lead,

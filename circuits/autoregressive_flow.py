@@ -102,7 +102,8 @@ class AutoregressiveFlow:
         chosen = [one for one in self.populations if record is None or one.name in record]
         n = x.shape[1]
         every = self.step if self.record_dt is None else self.record_dt
-        times = every * np.arange(1, int(n * self.step / every + 1e-6) + 1)
+        duration = stimulus.sizes["time"] * float(stimulus["frame_duration"])
+        times = every * np.arange(1, int(max(duration, self.step) / every + 1e-6) + 1)
         index = np.clip(np.ceil(times / self.step - 1e-6).astype(int) - 1, 0, n - 1)
         rate = np.concatenate(
             [rates[one.name][:, index].reshape(len(x), len(times), -1) for one in chosen], 2

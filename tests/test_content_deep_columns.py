@@ -207,6 +207,13 @@ def linear(generator):
     return exact, torch.randn(2, 5, 6, generator=generator, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("rate", [59.7, 60.0, 125.0])
+def test_every_frame_is_recorded_at_rates_that_steps_do_not_divide(rate):
+    movie = images(ARF, n=1, n_frames=7, duration=1.0 / rate)
+    out = lesion(ARF, record_dt=1.0 / rate).run(movie)
+    np.testing.assert_allclose(out["time"], np.arange(1, 8) / rate, rtol=1e-12)
+
+
 def test_a_race_is_against_the_best_there_is(rng):
     exact, frames = linear(torch.Generator().manual_seed(int(rng.integers(2**31))))
     model = exact.model()

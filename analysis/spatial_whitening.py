@@ -12,7 +12,8 @@ import xarray as xr
 from pcsim.hypothesis import Control, Hypothesis, Means, Reference, Requirement
 from pcsim.measures import annulus_depth, locality, neighbour_asymmetry, radial_profile
 from pcsim.model import Learner, Model, lesion
-from pcsim.protocols import StandIn, first_level, map_fields, signal_role
+from pcsim.protocols import StandIn, blank, first_level, map_fields, signal_role
+from pcsim.responses import select
 from pcsim.roster import training_stimulus
 
 if TYPE_CHECKING:
@@ -52,6 +53,17 @@ class Rotated(StandIn):
             rate[..., units] = rate[..., units] @ turn
         turned: xr.Dataset = responses.assign(rate=(("trial", "time", "unit"), rate))
         return turned
+
+
+def missing(model: Model) -> str:
+    """Return why a model's fields cannot be mapped, "" if they can."""
+    level = first_level(model)
+    if level is None:
+        return "it sees no images"
+    units = select(model.run(blank(model), seed=0), level=level)
+    near = np.maximum(np.abs(units["x"].values), np.abs(units["y"].values)) <= CENTRAL
+    ours = units["population"].values == signal_role(model, level)
+    return "" if (near & ours).any() else "it has no units within a pixel of the middle"
 
 
 def observe(model: Model, *, seed: int, scale: str) -> tuple[xr.Dataset, xr.Dataset]:
@@ -155,7 +167,7 @@ HYPOTHESIS = Hypothesis(
         "just as white (whitening alone does not make fields local)."
     ),
     units="share of peak",
-    missing=lambda model: "" if first_level(model) is not None else "it sees no images",
+    missing=missing,
     observe=observe,
     variables=("depth", "locality"),
     combine=annulus,

@@ -269,10 +269,18 @@ def test_protocols_have_a_size_of_their_own():
         battery_pieces({**settings, "protocols": "quik"})
 
 
-def test_a_field_too_small_for_a_protocol_is_said_before_it_runs():
-    pathway = roster.untrained(roster.variant("PATH"))
-    reason = catalog.load("analysis", "end_stopping").missing(pathway)
-    assert reason == "its field is 16 px wide, the longest bar 26 px"
+@pytest.mark.parametrize(
+    ("claim", "label", "reason"),
+    [
+        ("end_stopping", "PATH", "its field is 16 px wide, the longest bar 26 px"),
+        ("flash_lag", "ARF", "its field is 15 px wide, bars pass over 16 px"),
+        ("spatial_whitening", "HOSOYA", "it has no units within a pixel of the middle"),
+    ],
+)
+def test_what_a_protocol_cannot_show_is_said_before_it_runs(claim, label, reason):
+    hypothesis = catalog.load("analysis", claim)
+    assert hypothesis.missing(roster.untrained(roster.variant(label))) == reason
+    assert hypothesis.missing(roster.untrained(roster.variant("RB"))) == ""
 
 
 def test_columns_can_be_asked_what_was_expected_of_them_alone():

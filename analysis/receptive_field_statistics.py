@@ -18,7 +18,7 @@ from pcsim.hypothesis import (
     expectation_table,
 )
 from pcsim.measures import fit_gabor
-from pcsim.model import Learner, Model
+from pcsim.model import Learner, Model, lesion
 from pcsim.protocols import (
     ImageFunction,
     by_scale,
@@ -134,7 +134,8 @@ def raised_on_scrambled(model: Any, seed: int) -> Model:
     """Return the circuit trained on Gaussian images of the mean and covariance of natural ones.
 
     Their phases are random and their power spectrum is that of the natural ones, so that nothing
-    beyond pairs of pixels can be learned. Luminance is clipped to its range.
+    beyond pairs of pixels can be learned. Luminance is clipped to its range. Weights become larger, so
+    that the time step is halved.
     """
     if not isinstance(model, Learner):
         return cast("Model", model)
@@ -146,7 +147,9 @@ def raised_on_scrambled(model: Any, seed: int) -> Model:
     rng = np.random.default_rng([seed, 1996])
     drawn = mean + rng.standard_normal(flat.shape) @ root
     scrambled = natural.copy(data=np.clip(drawn, 0.0, 1.0).reshape(natural.shape))
-    return cast("Model", model.fit(scrambled, seed=seed))
+    raised = model.fit(scrambled, seed=seed)
+    dt = getattr(raised, "dt", None)
+    return cast("Model", raised if dt is None else lesion(raised, dt=dt / 2))
 
 
 def similarity(means: Means) -> Any:

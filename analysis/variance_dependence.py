@@ -100,7 +100,7 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
     _, *scrambled = reader.halves(gaussian_images(faint, rng))
     if isinstance(model, Whitened):
         linear = signed_root(before, reader.halves(2.0 * faint)[1:])
-        after = np.abs(Whitening(kind="zca", ridge=RIDGE).fit(linear).forward(linear))
+        after = whitened_sizes(linear)
     else:
         _, *full = reader.halves(images - 0.5)
         after = size(full)
@@ -114,6 +114,16 @@ def observe(model: Model, *, seed: int, scale: str) -> xr.Dataset:
     finite = np.all([np.isfinite(values) for values in found.values()], axis=0)
     table = {name: ("unit", np.where(finite, values, 0.0)) for name, values in found.items()}
     return xr.Dataset({**table, "included": ("unit", finite)})
+
+
+def whitened_sizes(linear: Any) -> Any:
+    """Return the sizes of whitened responses (image, unit); 0 for units that never respond."""
+    varied = np.ptp(linear, axis=0) > 0
+    out = np.zeros_like(linear)
+    if varied.any():
+        seen = linear[:, varied]
+        out[:, varied] = np.abs(Whitening(kind="zca", ridge=RIDGE).fit(seen).forward(seen))
+    return out
 
 
 def size(halves: Sequence[Any]) -> Any:

@@ -170,3 +170,15 @@ def test_a_static_filter_keeps_its_dependence_and_learned_division_does_not():
     white = H16.observe(control, seed=2, scale="quick")
     white = float(white["kappa_out"].values[white["included"].values].mean())
     assert white > 0.6 * means["kappa_in"]
+
+
+def test_units_that_never_respond_stay_silent_when_the_others_are_whitened(rng):
+    whitened_sizes = ANALYSIS["whitened_sizes"]
+    signals = rng.standard_normal((4000, 3)) @ [[2.0, 0.5, 0.0], [0.0, 1.0, 0.3], [0.0, 0.0, 1.5]]
+    linear = np.insert(signals, 1, 0.0, axis=1)
+    sizes = whitened_sizes(linear)
+    assert not sizes[:, 1].any()
+    np.testing.assert_array_equal(np.delete(sizes, 1, axis=1), whitened_sizes(signals))
+    # White Gaussian signals have the mean size sqrt(2 / pi); the ridge takes a little.
+    np.testing.assert_allclose(whitened_sizes(signals).mean(axis=0), 0.798, rtol=0.04)
+    assert not whitened_sizes(np.zeros((10, 2))).any()

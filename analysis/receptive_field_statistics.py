@@ -134,8 +134,8 @@ def raised_on_scrambled(model: Any, seed: int) -> Model:
     """Return the circuit trained on Gaussian images of the mean and covariance of natural ones.
 
     Their phases are random and their power spectrum is that of the natural ones, so that nothing
-    beyond pairs of pixels can be learned. Luminance is clipped to its range. Weights become larger, so
-    that the time step is halved.
+    beyond pairs of pixels can be learned. Luminance is clipped to its range. Weights become larger,
+    so that the time step is halved.
     """
     if not isinstance(model, Learner):
         return cast("Model", model)

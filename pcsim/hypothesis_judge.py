@@ -30,7 +30,7 @@ MIN_SHARED = 2
 
 
 def not_applicable(hypothesis: Hypothesis, label: str, reason: str) -> Verdict:
-    """Return the verdict N/A: the model lacks the signal."""
+    """Return the verdict N/A, with its reason: the model lacks the signal or was not asked."""
     return Verdict(**_frame(hypothesis, label), verdict=Outcome.NA, reason=reason)
 
 

@@ -34,7 +34,7 @@ MEANING = {
     "NON-SPECIFIC": "effect there, but a control shows at least half of it",
     "INCONCLUSIVE": "the intervals do not decide",
     "REFUTED": "effect in the other direction or practically none",
-    "N/A": "the model lacks the signal",
+    "N/A": "the model lacks the signal, or was not asked",
 }
 
 STATUS = {

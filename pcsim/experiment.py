@@ -141,18 +141,16 @@ def run_experiment(
                     jobs, scheduler=scheduler, workers=workers, present=present, report=report
                 )
         _raise_failures(where, folder, failures)
-        if len(done) + len(jobs) < len(pieces):
-            if experiment.gathers_parts:
-                run.save()
-                experiment.collect(run)
+        whole = len(done) + len(jobs) == len(pieces)
+        if not whole and not experiment.gathers_parts:
             return run
-        state = fingerprint(dict(marks.fingerprints))
         if jobs or marks.kept or not (folder / "provenance.json").is_file():
             record = provenance(chosen, chosen["seeds"])
             write_json(folder / "provenance.json", {**record, "kept": dict(marks.kept)})
         run.save()
         experiment.collect(run)
-        save_figures(run, state, experiment.figures)
+        if whole:
+            save_figures(run, fingerprint(dict(marks.fingerprints)), experiment.figures)
     return run
 
 

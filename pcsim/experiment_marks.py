@@ -28,7 +28,7 @@ class Marks:
     fingerprints: Mapping[str, str]
     """Key -> sha256 over settings, needs and sources."""
     questions: Mapping[str, str]
-    """Key -> sha256 over the task's name and the settings alone."""
+    """Key -> sha256 over task and settings alone, its own and of the pieces that it needs."""
     kept: Mapping[str, str] = field(default_factory=dict)
     """Key -> sha256 of the sources that made a piece which is kept all the same."""
 
@@ -51,8 +51,9 @@ def marks_of(pieces: Sequence[Piece], folder: Path, keep: Sequence[str] = ()) ->
     folder
         Where the folders of pieces are.
     keep
-        Patterns of keys. A finished piece that fits one, with the same task and settings, keeps the
-        fingerprint it has, whatever was edited since; of several the newest.
+        Patterns of keys. A finished piece that fits one keeps the fingerprint it has, whatever was
+        edited since, if task and settings are the same, its own and of what it needs; of several
+        the newest.
 
     Raises
     ------
@@ -66,12 +67,13 @@ def marks_of(pieces: Sequence[Piece], folder: Path, keep: Sequence[str] = ()) ->
     kept: dict[str, str] = {}
     for piece in pieces:
         try:
-            question = {"key": piece.key, "task": _name(piece), "kwargs": dict(piece.kwargs)}
-            questions[piece.key] = fingerprint(question)
+            own = {"key": piece.key, "task": _name(piece), "kwargs": dict(piece.kwargs)}
+            asked = {need: questions[need] for need in piece.needs}
+            questions[piece.key] = fingerprint({**own, "needs": asked})
             needs = {need: marks[need] for need in piece.needs}
             texts = [_text_of(piece, file) for file in sources_of(piece)]
-            own = {"needs": needs, "package": package, "sources": texts}
-            marks[piece.key] = fingerprint({**question, **own})
+            made = {"needs": needs, "package": package, "sources": texts}
+            marks[piece.key] = fingerprint({**own, **made})
         except TypeError as error:
             raise TypeError(f"piece {piece.key}: kwargs are not plain values. {error}") from None
         if not fitting([piece.key], keep) or is_done(

@@ -119,6 +119,17 @@ def test_a_run_can_be_done_in_several_goes(tmp_path, log):
     assert (out / "run.json").read_bytes() == (at_once.folder / "run.json").read_bytes()
 
 
+def test_tables_of_a_part_have_their_provenance(tmp_path, log):
+    def collect(run):
+        write_text(run.folder / "left", " ".join(sorted(run.missing)))
+
+    made = experiment(chain(log), collect=collect, gathers_parts=True)
+    run = run_experiment(made, out=tmp_path / "run", workers=0, only="add/1")
+    assert (run.folder / "left").read_text() == "a/0 add/0"
+    assert read_json(run.folder / "provenance.json")["seeds"] == [0, 1]
+    assert not (run.folder / "figure.png").exists()
+
+
 def test_changed_settings_run_anew_what_depends_on_them(tmp_path, log):
     one = run_experiment(experiment(chain(log)), out=tmp_path / "run", workers=0)
     other = run_experiment(
@@ -156,6 +167,20 @@ def test_kept_pieces_outlive_changed_sources(tmp_path, log, monkeypatch):
     fresh = run()
     assert computed(log) == 12
     assert read_json(fresh.folder / "provenance.json")["kept"] == {}
+
+
+def test_what_needs_a_piece_with_other_settings_is_not_kept(tmp_path, log, monkeypatch):
+    def pieces(first):
+        return lambda settings: [
+            Piece(key="a", task=count, kwargs={"log": str(log), "value": first}),
+            Piece(key="b", task=count, kwargs={"log": str(log), "value": 1}, needs=("a",)),
+        ]
+
+    run_experiment(experiment(pieces(10)), out=tmp_path / "run", workers=0)
+    monkeypatch.setattr("pcsim.experiment_marks.source_fingerprint", lambda: "other")
+    again = run_experiment(experiment(pieces(20)), out=tmp_path / "run", workers=0, keep=["*"])
+    assert computed(log) == 4
+    assert (again.piece("b") / "value").read_text() == "21"
 
 
 def test_of_several_older_pieces_the_newest_is_kept(tmp_path, log, monkeypatch):

@@ -14,7 +14,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.model import Model
 from pcsim.protocols import by_scale, films, inferring, lacks_inference
@@ -188,6 +187,6 @@ HYPOTHESIS = Hypothesis(
         "images share it.",
         "No network has dendrites: streams are apart until they meet in a sum.",
     ),
-    expectations={**expectation_table()["H36"], "VAE-apical": "?", "VAE-additive": "-"},
+    expectations={"VAE-apical": "?", "VAE-additive": "-"},
     panel=panel,
 )

@@ -264,9 +264,6 @@ HYPOTHESIS = Hypothesis(
         "Gain 2 is judged; baseline, transients and contrast against response gain are not.",
         "The interval 1.05 to 1.35 is the battery's, to hold V1 and V4.",
     ),
-    expectations={
-        "LN": "-", "DN": "?", "ADAPT": "-", "LCA": ".", "RB": "+", "RB-cut": "+",
-        "FF": "+", "COLUMN": "?",
-    },
+    expectations={"FF": "+", "COLUMN": "?"},
     panel=panel,
 )  # fmt: skip

@@ -390,7 +390,8 @@ HYPOTHESIS = Hypothesis(
     ),
     expectations={
         "LN": "-", "DN": "-", "ADAPT": "-", "LCA": ".", "RB": "+", "RB-cut": "-", "LGN": "-",
+        "VAE-dir": "-", "VAE-iter": "+", "ARF": "-", "PREDNET-s": "?",
         "JB": "+", "JB-cut": "-", "PATH": "?", "PATH-cut": "-",
-    },
+    },  # the table has two marks for each, and the second is the interaction's
     panel=panel,
 )  # fmt: skip

@@ -15,7 +15,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.measures import burst_latencies, burst_onsets, log_slope, spectral_peak
 from pcsim.model import Model
@@ -295,7 +294,6 @@ HYPOTHESIS = Hypothesis(
     version=2,
     # The battery's table has the policy as ARF.
     expectations={
-        **expectation_table()["H40"],
         "ARF-policy": "+", "ARF-narrow": "?", "ARF-chain": "-", "IID-policy": "-", "CHAIN": "-",
     },
     panel=panel,

@@ -14,7 +14,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.model import Model, lesion
 from pcsim.protocols import (
@@ -206,7 +205,7 @@ HYPOTHESIS = Hypothesis(
     ),
     version=2,
     expectations={
-        **expectation_table()["H28"], "PATH": "?", "PATH-cut": "-", "COLUMN": "?",
+        "PATH": "?", "PATH-cut": "-", "COLUMN": "?",
         "COLUMN-cut": "-", "JB": "?", "PREDNET-noE": "?",
     },
     panel=panel,

@@ -14,7 +14,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.model import Model
 from pcsim.protocols import ESTIMATES, lacks, respond, signal_role, visual_field
@@ -245,7 +244,7 @@ HYPOTHESIS = Hypothesis(
     ),
     version=2,
     expectations={
-        **expectation_table()["H29f"], "PATH": "?", "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
+        "PATH": "?", "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
         "PREDNET-untr": "-", "PREDNET-static": "-",
     },
     panel=panel,

@@ -14,7 +14,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.model import Model
 from pcsim.protocols import (
@@ -230,7 +229,7 @@ HYPOTHESIS = Hypothesis(
     ),
     version=2,
     expectations={
-        **expectation_table()["H29e"], "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
+        "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
         "PREDNET-untr": "-", "PREDNET-static": "?",
     },
     panel=panel,

@@ -14,7 +14,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.protocols import by_scale
 from pcsim.protocols.flow import lacks_flow
@@ -173,7 +172,7 @@ HYPOTHESIS = Hypothesis(
         "Models have tens of units where the source has 22 and 12 cells.",
     ),
     expectations={
-        **expectation_table()["H38"], "VM": "+", "VM-uncoupled": "-", "VM-gain": "-",
+        "VM": "+", "VM-uncoupled": "-", "VM-gain": "-",
     },
     panel=panel,
 )  # fmt: skip

@@ -14,7 +14,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.model import Model
 
@@ -166,6 +165,6 @@ HYPOTHESIS = Hypothesis(
         "judged.",
     ),
     remembered=("0.9 as the cosine from which a direction is the same.",),
-    expectations={**expectation_table()["H39"], "PCN": "+", "PCN-weak": "+", "PCN-random": "-"},
+    expectations={"PCN": "+", "PCN-weak": "+", "PCN-random": "-"},
     panel=panel,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from pcsim.hypothesis import Control, Hypothesis, Means, Reference, expectation_table
+from pcsim.hypothesis import Control, Hypothesis, Means, Reference
 from pcsim.measures import noise_correlation, rectified, signal_correlation
 from pcsim.model import Model, lesion
 from pcsim.neural import bin_spikes, spikes_from_rates
@@ -256,7 +256,6 @@ HYPOTHESIS = Hypothesis(
         "Every model fires at the mean rate of the recordings, its units at their share of it.",
     ),
     expectations={
-        **expectation_table()["H20"],
         "PATH": "?",
         "PATH-cut": "?",
         "COLUMN": "?",

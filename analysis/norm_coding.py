@@ -14,7 +14,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.model import Model
 from pcsim.protocols import deepest_estimate, departure, respond, responsive, visual_field
@@ -209,7 +208,7 @@ HYPOTHESIS = Hypothesis(
     ),
     version=2,
     expectations={
-        **expectation_table()["H29d"], "PATH": "?", "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
+        "PATH": "?", "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
         "PREDNET-untr": "?", "PREDNET-static": "?",
     },
     panel=panel,

@@ -14,7 +14,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.model import Model
 from pcsim.protocols import (
@@ -268,7 +267,7 @@ HYPOTHESIS = Hypothesis(
     remembered=("0.3 s an image.", "Sets of 3 to 24 images, of the battery's 3 to 25."),
     version=2,
     expectations={
-        **expectation_table()["H25"], "PATH": "?", "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
+        "PATH": "?", "COLUMN": "?", "JB": "?", "PREDNET-noE": "?",
     },
     panel=panel,
 )  # fmt: skip

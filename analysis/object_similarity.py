@@ -16,7 +16,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.measures import (
     compare_rdms,
@@ -314,7 +313,6 @@ HYPOTHESIS = Hypothesis(
         ),
     ),
     expectations={
-        **expectation_table()["H42"],
         **dict.fromkeys(("PATH", "PATH-cut", "COLUMN", "SS"), "?"),
         **dict.fromkeys(("PATH-untr", "RB-untr", "RB-noise", "RETINA", "LGN", "HOSOYA"), "-"),
     },

@@ -14,7 +14,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.measures import transience_index
 from pcsim.model import Model, lesion
@@ -234,6 +233,6 @@ HYPOTHESIS = Hypothesis(
         "Images stay 0.3 s and not 0.2 s, and the peak is sought from 0 and not from 30 ms on.",
         "Onset against offset is measured and not judged.",
     ),
-    expectations={**expectation_table()["H19"], "PATH": "+", "PATH-cut": "?", "COLUMN": "+"},
+    expectations={"PATH": "+", "PATH-cut": "?", "COLUMN": "+"},
     panel=panel,
 )

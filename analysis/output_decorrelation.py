@@ -15,7 +15,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.model import Model
 from pcsim.protocols import (
@@ -279,6 +278,6 @@ HYPOTHESIS = Hypothesis(
         "can be corrected for the number of patches.",
     ),
     remembered=("The share of the nonlinearity in Pitkow & Meister 2012.",),
-    expectations={**expectation_table()["H02"], "RETINA": "+", "PATH": "+", "LGN": "-"},
+    expectations={"RETINA": "+", "PATH": "+", "LGN": "-"},
     panel=panel,
 )

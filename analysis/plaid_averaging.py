@@ -14,7 +14,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.model import Model
 from pcsim.protocols import by_scale, lacks, respond, signal_role, visual_field, window_mean
@@ -247,7 +246,6 @@ HYPOTHESIS = Hypothesis(
         "One spatial frequency for all units, not each unit's own.",
     ),
     expectations={
-        **expectation_table()["H15"],
         "RB-gauss": "-",
         "PATH": "-",
         "PATH-cut": "-",

@@ -11,7 +11,7 @@ import xarray as xr
 
 from pcsim.catalog import load
 from pcsim.circuit import Circuit
-from pcsim.hypothesis import Control, Hypothesis, Means, Reference, expectation_table
+from pcsim.hypothesis import Control, Hypothesis, Means, Reference
 from pcsim.measures import (
     canonical_correlations,
     entropy,
@@ -296,7 +296,6 @@ HYPOTHESIS = Hypothesis(
     ),
     remembered=("Damping, frequency and spread of the bar's motion.",),
     expectations={
-        **expectation_table()["H08"],
         **dict.fromkeys(("RETINA", "LGN", "HOSOYA", "PATH", "JB"), "?"),
     },
     panel=panel,

@@ -15,7 +15,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.measures import fit_gabor
 from pcsim.model import Learner, Model, lesion
@@ -303,7 +302,6 @@ HYPOTHESIS = Hypothesis(
     ),
     version=2,
     expectations={
-        **expectation_table()["H09"],
         "RB-gauss": "-",
         "RB-noise": "-",
         "RB-untr": "-",

@@ -14,7 +14,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.model import Model, lesion
 from pcsim.protocols import (
@@ -338,7 +337,7 @@ HYPOTHESIS = Hypothesis(
     ),
     version=2,
     expectations={
-        **expectation_table()["H22"], "PREDNET-noE": "?", "PREDNET-untr": "?", "AUD": "?",
+        "PREDNET-noE": "?", "PREDNET-untr": "?", "AUD": "?",
         "AUD-adapt": "-", "AUD-cut": "?", "AUD-one": "?",
     },
     panel=panel,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from pcsim.hypothesis import Control, Hypothesis, Means, Reference, expectation_table
+from pcsim.hypothesis import Control, Hypothesis, Means, Reference
 from pcsim.measures import half_max_share, rectified, treves_rolls
 from pcsim.model import Model, lesion
 from pcsim.protocols import (
@@ -209,7 +209,6 @@ HYPOTHESIS = Hypothesis(
         "Discs end where the visual field ends, so that large ones may be cut.",
     ),
     expectations={
-        **expectation_table()["H17"],
         "RB-gauss": "-",
         "PATH": "?",
         "PATH-cut": "-",

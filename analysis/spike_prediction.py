@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from pcsim.hypothesis import Control, Hypothesis, Reference, expectation_table
+from pcsim.hypothesis import Control, Hypothesis, Reference
 from pcsim.measures import cross_validated_bits, lagged
 from pcsim.model import Model
 from pcsim.neural import (
@@ -352,7 +352,6 @@ HYPOTHESIS = Hypothesis(
     ),
     # The battery's table writes 0 for LN: no gain.
     expectations={
-        **expectation_table()["H43"],
         "LN": "-",
         **dict.fromkeys(("RETINA", "LGN", "HOSOYA", "PATH", "RB-untr"), "?"),
     },

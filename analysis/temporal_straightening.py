@@ -16,7 +16,6 @@ from pcsim.hypothesis import (
     Means,
     Reference,
     Requirement,
-    expectation_table,
 )
 from pcsim.measures import curvature
 from pcsim.model import Model
@@ -289,7 +288,6 @@ HYPOTHESIS = Hypothesis(
         "is not asked.",
     ),
     expectations={
-        **expectation_table()["H18"],
         "RB-gauss": "-",
         "PATH": "?",
         "PATH-cut": "?",

@@ -153,9 +153,6 @@ HYPOTHESIS = Hypothesis(
         "R_MM.",
         "Flow onset at rest is measured and not judged.",
     ),
-    expectations={
-        "LN": "-", "DN": "-", "ADAPT": "-", "LCA": "-", "RB": "+", "RB-cut": "-",
-        "VM": "+", "VM-uncoupled": "-", "VM-gain": "-",
-    },
+    expectations={"VM": "+", "VM-uncoupled": "-", "VM-gain": "-"},
     panel=panel,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from pcsim.hypothesis import Control, Hypothesis, Means, Reference, expectation_table
+from pcsim.hypothesis import Control, Hypothesis, Means, Reference
 from pcsim.model import Model
 from pcsim.protocols import Mistaught, Untaught, by_scale, films, inferring, lacks_inference
 
@@ -163,7 +163,7 @@ HYPOTHESIS = Hypothesis(
         "that the battery predicts only the verdict's reference interval is made.",
         "The bootstrap is over latents, and images are averaged before.",
     ),
-    expectations={**expectation_table()["H37"], "RB": "+"},
+    expectations={"RB": "+"},
     version=2,
     panel=panel,
 )

@@ -2,10 +2,11 @@
 
 Rate circuits, their deep twins and the controls are put to the claims of the battery. At scale
 quick these are the twelve of the first release and the columns that they tell apart; at scale full
-all claims and all columns, trained for longer. Protocols are of the same size: more replicas tell
-more than more stimuli do, and the table then takes hours, not days (``--set protocols=full
-spared=`` has it all). The figure is the table of verdicts; one panel a hypothesis shows the
-curves behind it. Others can be named: ``--set models=... hypotheses=...``, or ``all``.
+all claims and 37 columns, some of them trained for longer. Protocols are of the same size: more
+replicas tell more than more stimuli do, and the table then takes hours, not days (``--set
+protocols=full --set spared=`` has it all). The figure is the table of verdicts; one panel a
+hypothesis shows the curves behind it. Others can be named, or ``all``: ``--set models=...
+--set hypotheses=...``.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ app.add_typer(data_app, name="data")
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
-Scale = Annotated[str, typer.Option(help="quick (3 replicas) or full (5 replicas).")]
+Scale = Annotated[str, typer.Option(help="quick, full or, for some experiments, gpu.")]
 Seeds = Annotated[int | None, typer.Option(help="Number of replicas; the scale's if not given.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Change a setting.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; one a core if not given.")]
@@ -169,9 +169,14 @@ def run(
 
 @app.command()
 def collect(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run, whole or not.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a run, whole unless the experiment gathers parts.")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where tables go; the folder if not given.")
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="File of the experiment, if it is not one of pcsim's own.")
     ] = None,
 ) -> None:
     """Write the tables of a run from its saved pieces; nothing is run."""
@@ -179,7 +184,8 @@ def collect(
     from pcsim.experiment import collect_run, open_run
 
     opened = open_run(folder)
-    run = collect_run(catalog.load("experiments", opened.experiment), opened, out)
+    loaded = catalog.load("experiments", experiment or opened.experiment)
+    run = collect_run(loaded, opened, out)
     typer.echo(f"{run.folder}: tables of {len(run.pieces) - len(run.missing)} pieces are there.")
 
 

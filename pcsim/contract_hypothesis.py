@@ -162,6 +162,11 @@ def _expectation_laws(hypothesis: Hypothesis) -> Iterator[str]:
         if mark not in MARKS:
             expected = f"one of {' '.join(MARKS)}"
             yield refusal(hypothesis.id, f"expectation {mark!r} for {label}", expected)
+    for label, mark in hypothesis.expectations.items():
+        if label in marks and mark != marks[label]:
+            found = f"expectation {mark!r} for {label}"
+            expected = f"{marks[label]!r}, as the battery's table has it"
+            yield refusal(hypothesis.id, found, expected, "What was written first stands.")
 
 
 def _control_laws(hypothesis: Hypothesis) -> Iterator[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pcsim.hypothesis_expectations import expectation_table
+from pcsim.hypothesis_expectations import MARKS, expectation_table
 from pcsim.hypothesis_parts import (
     Combine,
     Control,
@@ -88,8 +88,9 @@ class Hypothesis:
     direction: int = 1
     rope: tuple[float, float] | None = None
     requirements: tuple[Requirement, ...] = ()
-    expectations: Mapping[str, str] | None = None
-    """Column label -> "+", "-", "?" or "."; None takes the row of the battery's table."""
+    expectations: Mapping[str, str] = field(default_factory=dict)
+    """Column label -> "+", "-", "?" or ".", for columns that the battery's table says nothing of; a
+    mark of the table stands."""
     departures: tuple[str, ...] = ()
     """Where the test differs from what the source did or the battery asks, one sentence each."""
     remembered: tuple[str, ...] = ()
@@ -133,9 +134,8 @@ class Hypothesis:
 
     def expected(self, label: str) -> str:
         """Return the a-priori expectation for a column: "+", "-", "?", "." or "" if not stated."""
-        if self.expectations is not None:
-            return self.expectations.get(label, "")
-        return expectation_table().get(self.id, {}).get(label, "")
+        mark = expectation_table().get(self.id, {}).get(label, "")
+        return mark if mark in MARKS else self.expectations.get(label, "")
 
     def test(
         self,

@@ -173,6 +173,7 @@ def _drawn_anew(model, *, seed, scale):
         ({"version": 0}, "found version 0"),
         ({"expectations": {}}, "before the first run"),
         ({"expectations": {"RB": "yes"}}, "expectation 'yes' for RB"),
+        ({"id": "H12", "expectations": {"DN": "-"}}, "'+', as the battery's table has it"),
         ({"controls": (Control(name="a", statement="", variant="LN"),)}, "without text"),
         ({"controls": (Control(name="a", statement="b", variant="LNN"),)}, "Did you mean 'LN'"),
         ({"reference": Reference(value=0.7)}, "a reference number without a source"),

@@ -96,6 +96,8 @@ def test_expectation_of_a_column():
     assert hypothesis(id="H12").expected("DN") == "+"
     assert hypothesis(id="H12").expected("mine") == ""
     assert hypothesis(expectations={"RB": "?"}).expected("RB") == "?"
+    assert hypothesis(id="H12", expectations={"mine": "?"}).expected("DN") == "+"
+    assert hypothesis(id="H12", expectations={"mine": "?"}).expected("mine") == "?"
     assert hypothesis().expected("RB") == ""
 
 

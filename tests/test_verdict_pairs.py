@@ -74,5 +74,7 @@ def test_three_pairs_decide_a_requirement(side, verdict):
 
 
 def test_seeds_are_counted_without_controls():
-    with pytest.raises(ValueError, match="2 seeds for 5 replicas of A, expected one seed a replica"):
+    with pytest.raises(
+        ValueError, match="2 seeds for 5 replicas of A, expected one seed a replica"
+    ):
         judge(replace(claim(), requirements=()), "A", replicas(OURS), {}, seeds=[0, 1])

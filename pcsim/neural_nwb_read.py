@@ -29,8 +29,8 @@ from pcsim.stimulus import IMAGE_DIMS, check_stimulus
 
 __all__ = ["NwbContents", "read_nwb", "validate_nwb"]
 
-TRIAL_COLUMNS = ("start_time", "stop_time", "onset_time", *WINDOW)
-TRIAL_COLUMNS += ("tags", "tags_index", "timeseries", "timeseries_index")
+LISTS = ("tags", "tags_index", "timeseries", "timeseries_index")
+TRIAL_COLUMNS = ("start_time", "stop_time", "onset_time", *WINDOW, *LISTS)
 TAKEN = ("trial", "unit", "time")
 """Names that no label may have; those of variables and of other coordinates come on top."""
 
@@ -357,7 +357,8 @@ def _stimulus(where: str, file: Any, series: Any) -> xr.DataArray:
     if abs(first) > REGULAR:
         stimulus = stimulus.assign_coords(time=first + stimulus["time"].values)
     coords = {name: ("trial", value) for name, value in labels.items()}
-    return check_stimulus(stimulus.assign_coords(trial=trials.number, **settings, **coords), where)
+    known = {"trial": trials.number, **settings, **coords}
+    return check_stimulus(stimulus.assign_coords(known), where)
 
 
 def validate_nwb(path: str | os.PathLike[str]) -> list[str]:

@@ -66,6 +66,10 @@ def read_nwb(
     trials are left out and counted in ``attrs["spikes_outside"]`` and in the `exclusions` of the
     spikes. A file without trials is one trial, from 0 to the last spike.
 
+    A column whose name is that of a dimension or a variable gets it with the table in front:
+    `trial_start`, `unit_time`. One that both tables have stays on units, and is `trial_location` on
+    trials.
+
     Parameters
     ----------
     path

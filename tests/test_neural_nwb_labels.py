@@ -10,7 +10,14 @@ import pytest
 
 pytest.importorskip("pynwb", reason="NWB files need pynwb: pip install 'pcsim[nwb]'")
 
-from pcsim.neural import make_spikes, read_nwb, responses_from_array, spike_times, write_nwb
+from pcsim.neural import (
+    make_spikes,
+    read_nwb,
+    responses_from_array,
+    spike_times,
+    validate_nwb,
+    write_nwb,
+)
 from pcsim.responses import make_responses, stimulus_array
 
 NAMES = ["id", "description", "tags", "timeseries", "start_time", "onset_time", "spike_times"]
@@ -68,6 +75,14 @@ def test_trials_of_rates_keep_a_start_and_a_stop(tmp_path):
     )
     back = read_nwb(write_nwb(tmp_path / "s.nwb", responses=rates)).responses
     np.testing.assert_array_equal([back["start"], back["stop"]], [[1.0, 2.0], [4.0, 7.0]])
+
+
+def test_files_with_such_columns_are_valid(tmp_path, rng):
+    spikes = two_by_two(trial={name: [0.3, 0.7] for name in NAMES})
+    path = write_nwb(tmp_path / "s.nwb", spikes=spikes, stimulus=movie(rng))
+    found = [m for m in validate_nwb(path) if not m.startswith("BEST_PRACTICE")]
+    assert found == []
+    assert_same(read_nwb(path).spikes, spikes)
 
 
 def movie(rng, **labels):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,11 +80,14 @@ def judge(
     Raises
     ------
     ValueError
-        If model and control have different numbers of replicas, or do not have the same members
-        of a dimension that the hypothesis says they share.
+        If model, control and seeds differ in number, or model and control do not have the same
+        members of a dimension that the hypothesis says they share.
     """
+    if len(seeds) != len(evidence):
+        found = f"{len(seeds)} seeds for {len(evidence)} replicas of {label}"
+        raise ValueError(refusal("judge", found, "one seed a replica", "Give the seed of each."))
     for name, paired in controls.items():
-        if len(paired) != len(evidence) or len(seeds) != len(evidence):
+        if len(paired) != len(evidence):
             found = f"{len(paired)} replicas of '{name}' beside {len(evidence)} of {label}"
             raise ValueError(refusal("judge", found, "one a seed of both", "Pair them by seed."))
     everything = {label: evidence, **{f"'{name}'": one for name, one in controls.items()}}
@@ -152,12 +155,13 @@ class _Bench:
             rope=h.rope,
             reference=(h.reference.interval, h.reference.status),
         )
-        unmeasured = [
-            r.name for r, one in zip(self.asked, requirements, strict=True) if one is None
-        ]
+        unmeasured = [r for r, one in zip(self.asked, requirements, strict=True) if one is None]
         if unmeasured and outcome not in (Outcome.REFUTED, Outcome.INCONCLUSIVE):
             outcome = Outcome.INCONCLUSIVE
-            reason = f"'{unmeasured[0]}' was not measured: its control lacks the signal. {reason}"
+            first = unmeasured[0]
+            few = "too few of its control's units are included"
+            why = few if first.against in self.theirs else "its control lacks the signal"
+            reason = f"'{first.name}' was not measured: {why}. {reason}"
         if self.n_replicas < MIN_REPLICAS:
             outcome = Outcome.INCONCLUSIVE
             reason = (
@@ -191,22 +195,30 @@ class _Bench:
         name, itself = control.name, control.variant == self.label
         if name not in self.theirs:
             return ControlResult(name, None, None, itself, "it lacks the signal")
-        pairs = self.estimator.paired(self.ours, self.theirs[name], self.hypothesis.combine)
-        if pairs is None or pairs[0].replicas.size < min(MIN_REPLICAS, self.n_replicas):
+        pairs = self.pairs(name, self.hypothesis.combine)
+        if pairs is None:
             return ControlResult(name, None, None, itself, "too few of its units are included")
         ours, theirs = pairs
         effect = self.estimator.effect(theirs, self.hypothesis.null)
         return ControlResult(name, effect, self.estimator.effect(ours - theirs), itself)
 
+    def pairs(
+        self, name: str, combine: Callable[[Mapping[str, Any]], Any]
+    ) -> tuple[Bootstrap, Bootstrap] | None:
+        """Return the model and a control in replicas that both measured; None if these are few."""
+        theirs = self.theirs.get(name, [None] * len(self.ours))
+        pairs = self.estimator.paired(self.ours, theirs, combine)
+        few = pairs is None or pairs[0].replicas.size < min(MIN_REPLICAS, self.n_replicas)
+        return None if few else pairs
+
     def requirements(self) -> list[RequirementResult | None]:
-        """Return each further falsifier; None where the control it looks at was not measured."""
+        """Return each further falsifier; None where its control was not measured."""
         found: list[RequirementResult | None] = []
         for one in self.asked:
             if one.against is None:
                 result = self.estimator.bootstrap(self.ours, one.combine)
             else:
-                theirs = self.theirs.get(one.against, [None] * len(self.ours))
-                pairs = self.estimator.paired(self.ours, theirs, one.combine)
+                pairs = self.pairs(one.against, one.combine)
                 if pairs is None:
                     found.append(None)
                     continue

@@ -162,10 +162,10 @@ def align_spikes(
         expected = f"windows within {begin:.6g} to {end:.6g} s"
         advice = "Drop those onsets or shorten the window; are onsets in seconds?"
         raise ValueError(refusal(where, found, expected, advice))
-    rows = []
+    trains, rows = spike_times(spikes)[0], []
     for onset in at:
         ends = (onset + first, onset + last)
-        rows.append([t[slice(*np.searchsorted(t, ends))] - onset for t in spike_times(spikes)[0]])
+        rows.append([t[slice(*np.searchsorted(t, ends))] - onset for t in trains])
     units = {str(n): c.values for n, c in spikes.coords.items() if c.dims == ("unit",)}
     named = units.pop("unit")
     cut = make_spikes(

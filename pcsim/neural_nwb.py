@@ -1,9 +1,10 @@
 """Write spikes, rates and stimuli as an NWB file.
 
 Layout: trials follow one another with a pause between; the `trials` table has `start_time`,
-`stop_time`, `onset_time` (where the trial's own clock is 0) and every label; spikes are `units` in
-session time; rates are a TimeSeries `rate` in the processing module `pcsim`, with the labels of
-its units in the table `rate_units`; the stimulus is the TimeSeries or ImageSeries `stimulus`.
+`stop_time`, `onset_time` (where the trial's own clock is 0) and every label, and the window of the
+spikes where another part lasts longer; spikes are `units` in session time; rates are a TimeSeries
+`rate` in the processing module `pcsim`, with the labels of its units in the table `rate_units`; the
+stimulus is the TimeSeries or ImageSeries `stimulus`.
 Both have `starting_time` and `rate` where samples are regular, which several trials seldom are.
 """
 
@@ -23,6 +24,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pcsim.messages import refusal
+from pcsim.neural_nwb_labels import WINDOW, column_names, comments_of, described
 from pcsim.neural_poisson import bin_width_of
 from pcsim.neural_spikes import check_spikes, spike_times
 from pcsim.responses import check_responses
@@ -196,32 +198,51 @@ def _clock(where: str, parts: Mapping[str, Any]) -> tuple[Floats, Floats, Floats
     return begin - first, first, last
 
 
+def _window(part: Any, onset: Floats, first: Floats, last: Floats) -> dict[str, Floats]:
+    """Return the session times of the spikes' window, where it is not that of the trial."""
+    if not _of_spikes(part):
+        return {}
+    own = part["start"].values, part["stop"].values
+    if all(np.abs(a - b).max() <= REGULAR for a, b in zip(own, (first, last), strict=True)):
+        return {}
+    return {name: onset + end for name, end in zip(WINDOW, own, strict=True)}
+
+
+def _of_spikes(part: Any) -> bool:
+    return isinstance(part, xr.Dataset) and "spike_time" in part
+
+
 def _labels(part: Any, dim: str) -> dict[str, NDArray[Any]]:
-    skipped = (dim, "start", "stop")
+    skipped = (dim, "start", "stop") if _of_spikes(part) else (dim,)
     return {
         str(n): c.values for n, c in part.coords.items() if c.dims == (dim,) and n not in skipped
     }
 
 
 def _add_trials(file: Any, part: Any, onset: Floats, first: Floats, last: Floats) -> None:
-    labels = _labels(part, "trial")
+    labels, window = _labels(part, "trial"), _window(part, onset, first, last)
+    columns = column_names(labels)
     file.add_trial_column("onset_time", "Session time at which the stimulus begins, seconds")
-    for name in labels:
-        file.add_trial_column(name, f"Label of pcsim: {name}")
+    for name in window:
+        file.add_trial_column(name, "Session time between which spikes were observed, seconds")
+    for name, column in columns.items():
+        file.add_trial_column(column, described(name))
     for row, zero in enumerate(onset):
         file.add_trial(
             start_time=float(zero + first[row]),
             stop_time=float(zero + last[row]),
             onset_time=float(zero),
             id=int(part["trial"].values[row]),
-            **{name: values[row].item() for name, values in labels.items()},
+            **{name: float(times[row]) for name, times in window.items()},
+            **{columns[name]: values[row].item() for name, values in labels.items()},
         )
 
 
 def _add_spikes(file: Any, spikes: xr.Dataset, onset: Floats) -> None:
     labels = _labels(spikes, "unit")
-    for name in labels:
-        file.add_unit_column(name, f"Label of pcsim: {name}")
+    columns = column_names(labels)
+    for name, own in columns.items():
+        file.add_unit_column(own, described(name))
     rows = spike_times(spikes)
     observed = np.stack([onset + spikes["start"].values, onset + spikes["stop"].values], axis=1)
     for column, unit in enumerate(spikes["unit"].values):
@@ -230,7 +251,7 @@ def _add_spikes(file: Any, spikes: xr.Dataset, onset: Floats) -> None:
             spike_times=times,
             obs_intervals=observed,
             id=int(unit),
-            **{name: values[column].item() for name, values in labels.items()},
+            **{columns[name]: values[column].item() for name, values in labels.items()},
         )
     end = float((onset + spikes["stop"].values).max())
     file.units.resolution = float(spikes.attrs.get("resolution", np.spacing(end)))
@@ -261,14 +282,15 @@ def _add_rates(pynwb: Any, file: Any, responses: xr.Dataset, onset: Floats) -> N
             comments=f"bin_width={width!r}",
         )
     )
-    columns = {"unit": responses["unit"].values, **_labels(responses, "unit")}
+    labels = {"unit": responses["unit"].values, **_labels(responses, "unit")}
+    columns = column_names(labels)
     module.add(
         pynwb.core.DynamicTable(
             name="rate_units",
             description="Labels of the columns of rate",
             columns=[
-                pynwb.core.VectorData(name=n, description=f"Label of pcsim: {n}", data=v.tolist())
-                for n, v in columns.items()
+                pynwb.core.VectorData(name=columns[n], description=described(n), data=v.tolist())
+                for n, v in labels.items()
             ],
         )
     )
@@ -277,13 +299,11 @@ def _add_rates(pynwb: Any, file: Any, responses: xr.Dataset, onset: Floats) -> N
 def _add_stimulus(pynwb: Any, file: Any, stimulus: xr.DataArray, onset: Floats) -> None:
     times = (onset[:, None] + stimulus["time"].values).ravel()
     values = stimulus.values.reshape(times.size, *stimulus.shape[2:])
-    scalars = {n: float(c) for n, c in stimulus.coords.items() if c.ndim == 0}
-    comments = " ".join(f"{name}={value!r}" for name, value in scalars.items())
     series: dict[str, Any] = {
         "name": "stimulus",
         "data": values,
         **_timing(times),
-        "comments": comments,
+        "comments": comments_of("write_nwb", stimulus),
         "description": f"Stimulus, frames {stimulus.dims[1:]}",
     }
     if stimulus.ndim == 4:

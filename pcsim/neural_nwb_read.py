@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,19 +18,26 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pcsim.messages import check_choice, refusal
-from pcsim.neural_nwb import MODULE, SIMULATED, import_pynwb
+from pcsim.neural_nwb import MODULE, REGULAR, SIMULATED, import_pynwb
+from pcsim.neural_nwb_labels import WINDOW, apart, label_of, settings_of
 from pcsim.neural_quality import MISSING, counted
-from pcsim.neural_spikes import TIME_UNITS, make_spikes, renamed
+from pcsim.neural_spikes import TIME_UNITS, VARIABLES, make_spikes, renamed
 from pcsim.responses import make_responses, stimulus_array
+from pcsim.schema import VARIABLES as MEASURED
 from pcsim.schema import text_array
+from pcsim.stimulus import IMAGE_DIMS, check_stimulus
 
 __all__ = ["NwbContents", "read_nwb", "validate_nwb"]
 
-TRIAL_COLUMNS = ("start_time", "stop_time", "onset_time", "tags", "timeseries", "timeseries_index")
-
+LISTS = ("tags", "tags_index", "timeseries", "timeseries_index")
+TRIAL_COLUMNS = ("start_time", "stop_time", "onset_time", *WINDOW, *LISTS)
+TAKEN = ("trial", "unit", "time")
+"""Names that no label may have; those of variables and of other coordinates come on top."""
 
 NEAR = 1e-6
 """Seconds within which two ends are one: files hold sums of steps, some in single precision."""
+REFUSED = re.compile(r"[\w .-]+: found .*, expected ", re.DOTALL)
+"""How the package's own errors begin."""
 MANY_TRIALS = 10
 """From which on the times of trials tell something about their unit."""
 
@@ -57,6 +65,10 @@ def read_nwb(
     `stop_time` with 0 at `onset_time` if there is that column, else at `start_time`; spikes between
     trials are left out and counted in ``attrs["spikes_outside"]`` and in the `exclusions` of the
     spikes. A file without trials is one trial, from 0 to the last spike.
+
+    A column whose name is that of a dimension or a variable gets it with the table in front:
+    `trial_start`, `unit_time`. One that both tables have stays on units, and is `trial_location` on
+    trials.
 
     Parameters
     ----------
@@ -106,18 +118,31 @@ def _opened(path: str | os.PathLike[str], where: str) -> Iterator[Any]:
     if not source.is_file():
         raise ValueError(refusal(where, "no such file", "an NWB file", "Check the path."))
     pynwb = import_pynwb(where)
-    # The readers raise almost anything on damaged bytes, early or late; what to do is the same.
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with pynwb.NWBHDF5IO(str(source), "r") as io:
-                yield io.read()
-    except Exception as error:
-        if isinstance(error, ValueError) and str(error).startswith((where, "make_")):
-            raise
-        found = f"a file that cannot be read ({type(error).__name__}: {str(error)[:120]})"
-        advice = "It is damaged, cut short or not NWB: get it again."
-        raise ValueError(refusal(where, found, "an NWB file", advice)) from None
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore")
+        # The readers raise almost anything on damaged bytes; what to do is the same.
+        try:
+            file = stack.enter_context(pynwb.NWBHDF5IO(str(source), "r")).read()
+        except Exception as error:
+            raise _damaged(where, error) from None
+        try:
+            yield file
+        except Exception as error:
+            if REFUSED.match(str(error)):
+                raise
+            # What h5py reads only now may be damaged as well.
+            if isinstance(error, OSError):
+                raise _damaged(where, error) from None
+            found = f"contents that cannot be read ({type(error).__name__}: {str(error)[:120]})"
+            advice = "pynwb opens the file: look there for tables that are unusual or incomplete."
+            expected = "trials, units and series as NWB has them"
+            raise ValueError(refusal(where, found, expected, advice)) from None
+
+
+def _damaged(where: str, error: Exception) -> ValueError:
+    found = f"a file that cannot be read ({type(error).__name__}: {str(error)[:120]})"
+    advice = "It is damaged, cut short or not NWB: get it again."
+    return ValueError(refusal(where, found, "an NWB file", advice))
 
 
 class _Trials(NamedTuple):
@@ -135,22 +160,34 @@ def _trials(file: Any) -> _Trials | None:
     start, stop = (np.asarray(table[name][:], float) for name in ("start_time", "stop_time"))
     own = "onset_time" in table.colnames
     onset = np.asarray(table["onset_time"][:], float) if own else start
-    labels = {n: v for n, v in _columns(table).items() if n not in TRIAL_COLUMNS}
+    labels = _columns(table, TRIAL_COLUMNS)
     labels.setdefault("condition", np.full(start.size, "recording"))
     if labels["condition"].dtype.kind != "U":
         labels["condition"] = labels["condition"].astype(np.str_)
     return _Trials(np.asarray(table.id[:]), onset, start - onset, stop - onset, labels)
 
 
-def _columns(table: Any) -> dict[str, NDArray[Any]]:
-    """Return the columns that hold one number or text a row; ragged and linked ones stay out."""
+def _watched(file: Any, trials: _Trials) -> _Trials:
+    """Return the trials with the window of the spikes, where the file has one of their own."""
+    if not all(name in file.trials.colnames for name in WINDOW):
+        return trials
+    start, stop = (np.asarray(file.trials[name][:], float) - trials.onset for name in WINDOW)
+    return trials._replace(start=start, stop=stop)
+
+
+def _columns(table: Any, skipped: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
+    """Return label -> values of the columns with one number or text a row.
+
+    Ragged and linked columns stay out.
+    """
     found = {}
+    about = {column.name: column.description for column in table.columns}
     for name in table.colnames:
-        if f"{name}_index" in [column.name for column in table.columns]:
+        if f"{name}_index" in about or name in skipped:
             continue
         values = text_array(np.asarray(table[name][:]))
         if values.ndim == 1 and values.dtype.kind in "fiubU":
-            found[name] = values
+            found[label_of(name, about.get(name))] = values
     return found
 
 
@@ -164,9 +201,11 @@ def _spikes(
     trains = [np.asarray(table["spike_times"][k], float) for k in range(len(table))]
     if not all(np.isfinite(train).all() for train in trains):
         raise ValueError(refusal(where, "spike times that are NaN", "seconds", "Mend the file."))
+    named, trials = np.asarray(table.id[:]), _trials(file)
     units = {**given, **_columns(table)}
     units["level"] = np.asarray(units["level"]).astype(np.int64)
-    named, trials = np.asarray(table.id[:]), _trials(file)
+    taken = (*TAKEN, *VARIABLES, "start", "stop")
+    labels, units = apart({} if trials is None else trials.labels, units, taken)
     scale = TIME_UNITS[time_unit]
     seconds = [scale * np.sort(train) for train in trains]
     # As one long trial first, which refuses times that cannot be in this unit.
@@ -180,6 +219,7 @@ def _spikes(
     )
     if trials is None:
         return renamed(whole, unit=named)
+    trials = _watched(file, trials._replace(labels=labels))
     spikes = renamed(_cut(where, seconds, trials, units), unit=named, trial=trials.number)
     kept, gone = _observed(where, table, trials, scale, missing)
     return counted(_part(spikes, kept), gone)
@@ -267,11 +307,6 @@ def _check_clock(where: str, trains: list[NDArray[np.float64]], begin: Any) -> N
         raise ValueError(refusal(where, found, "trials and spikes of one session", advice))
 
 
-def _settings(comments: str) -> dict[str, float]:
-    pairs = [part.split("=") for part in comments.split() if "=" in part]
-    return {name: float(value) for name, value in pairs}
-
-
 def _own_trials(where: str, file: Any, n_samples: int) -> tuple[_Trials, int]:
     trials = _trials(file)
     if trials is None or n_samples % trials.onset.size:
@@ -303,26 +338,31 @@ def _responses(where: str, file: Any, module: Any, attrs: dict[str, Any]) -> xr.
     series, table = module["rate"], module["rate_units"]
     trials, n_times = _own_trials(where, file, series.data.shape[0])
     units = _columns(table)
-    named = units.pop("unit")
+    named, settings = units.pop("unit"), settings_of(where, series.comments)
+    taken = (*TAKEN, *MEASURED, *settings)
+    labels, units = apart(trials.labels, {"area": "", **units}, taken)
     rate = np.asarray(series.data[:], float).reshape(trials.onset.size, n_times, named.size)
     time = _sampled(series, n_times) - trials.onset[0]
-    responses = make_responses(rate, time=time, units=units, trial=trials.labels, attrs=attrs)
+    responses = make_responses(rate, time=time, units=units, trial=labels, attrs=attrs)
     responses["rate"].attrs["units"] = str(series.unit)
-    labels = {"unit": named, "trial": trials.number, **_settings(series.comments)}
-    return responses.assign_coords(labels)
+    return responses.assign_coords({"unit": named, "trial": trials.number, **settings})
 
 
 def _stimulus(where: str, file: Any, series: Any) -> xr.DataArray:
     trials, n_frames = _own_trials(where, file, series.data.shape[0])
-    values = np.asarray(series.data[:])
-    settings = _settings(series.comments)
+    values, settings = np.asarray(series.data[:]), settings_of(where, series.comments)
+    labels, _ = apart(trials.labels, {}, (*TAKEN, *IMAGE_DIMS, "feature", *settings))
     stimulus = stimulus_array(
         values.reshape(trials.onset.size, n_frames, *values.shape[1:]),
         frame_duration=settings["frame_duration"],
         px_per_deg=settings.get("px_per_deg"),
-        **trials.labels,
     )
-    return stimulus.assign_coords(trial=trials.number)
+    first = float(_sampled(series, 1)[0] - trials.onset[0])
+    if abs(first) > REGULAR:
+        stimulus = stimulus.assign_coords(time=first + stimulus["time"].values)
+    coords = {name: ("trial", value) for name, value in labels.items()}
+    known = {"trial": trials.number, **settings, **coords}
+    return check_stimulus(stimulus.assign_coords(known), where)
 
 
 def validate_nwb(path: str | os.PathLike[str]) -> list[str]:

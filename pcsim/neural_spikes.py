@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pcsim.messages import check_array, check_choice, refusal
-from pcsim.schema import check_labels, check_trials, label_array, need_coord
+from pcsim.schema import check_labels, check_names, check_trials, label_array, need_coord
 
 __all__ = ["TIME_UNITS", "check_spikes", "make_spikes", "renamed", "spike_times"]
 
@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 
 TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 """Seconds in each unit of time that spike times may be given in."""
+VARIABLES = ("spike", "spike_time", "spike_trial", "spike_unit")
 
 # Neurons fire no two spikes closer than about 1 ms, and among this many intervals of a neuron in
 # seconds the shortest is far below half a second: a shortest one above it betrays milliseconds.
@@ -63,7 +64,8 @@ def make_spikes(
     Raises
     ------
     ValueError
-        If times are NaN, outside of their trial, or in another unit than said.
+        If times are NaN, outside of their trial, or in another unit than said, or a label is on
+        trial and on unit.
 
     Examples
     --------
@@ -82,8 +84,10 @@ def make_spikes(
     flat = [train for row in trains for train in row]
     size = np.array([train.size for train in flat])
     pair = np.repeat(np.arange(len(flat)), size)
-    on_trial = {"condition": "recording", **(trial or {}), "start": start, "stop": stop}
+    on_trial = {"condition": "recording", **(trial or {})}
     on_unit = {"population": "output", "level": 0, "area": "", **(units or {})}
+    check_names(where, on_trial, on_unit, (*VARIABLES, "start", "stop"))
+    on_trial |= {"start": start, "stop": stop}
     coords: dict[str, Any] = {"trial": np.arange(n_trials), "unit": np.arange(n_units)}
     coords |= {n: ("trial", _labels(where, n, v, n_trials)) for n, v in on_trial.items()}
     coords |= {n: ("unit", _labels(where, n, v, n_units)) for n, v in on_unit.items()}
@@ -150,7 +154,7 @@ def check_spikes(spikes: Any, where: str = "check_spikes") -> xr.Dataset:
     if not isinstance(spikes, xr.Dataset):
         found = f"a {type(spikes).__name__}"
         raise TypeError(refusal(where, found, "an xarray.Dataset of spikes", advice))
-    for name in ("spike_time", "spike_trial", "spike_unit"):
+    for name in VARIABLES[1:]:
         if name not in spikes.data_vars or spikes[name].dims != ("spike",):
             raise ValueError(refusal(where, f"no {name} along spike", "spikes", advice))
     check_labels(where, spikes)

@@ -24,6 +24,7 @@ from pcsim.messages import check_array, refusal, unknown_name
 from pcsim.schema import (
     POPULATIONS,
     VARIABLES,
+    check_names,
     check_responses,
     label_array,
     need_coord,
@@ -75,7 +76,7 @@ def make_responses(
     Raises
     ------
     TypeError, ValueError
-        If the result would not pass `check_responses`.
+        If the result would not pass `check_responses`, or a label is on trial and on unit.
 
     Examples
     --------
@@ -89,12 +90,14 @@ def make_responses(
     rate = check_array(where, "rate", rate, shape=("trial", "time", "unit"))
     size = dict(zip(VARIABLES["rate"], rate.shape, strict=True))
     coords: dict[str, Any] = {"trial": np.arange(size["trial"]), "unit": np.arange(size["unit"])}
-    for name, (dims, values) in trial_coords(where, trial).items():
-        coords[name] = (dims, _fitting(where, name, values, size[dims[0]]) if dims else values)
+    on_trial, on_unit = trial_coords(where, trial), {"area": "", **units}
     times = time if isinstance(time, Mapping) else {"time": time}
+    check_names(where, on_trial, on_unit, {*VARIABLES, *times})
+    for name, (dims, values) in on_trial.items():
+        coords[name] = (dims, _fitting(where, name, values, size[dims[0]]) if dims else values)
     for name, value in times.items():
         coords[name] = ("time", _fitting(where, name, value, size["time"]))
-    for name, value in {"area": "", **units}.items():
+    for name, value in on_unit.items():
         values = label_array(where, name, value)
         values = np.repeat(values, size["unit"]) if values.ndim == 0 else values
         coords[name] = ("unit", _fitting(where, name, values, size["unit"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ __all__ = [
     "POPULATIONS",
     "VARIABLES",
     "check_labels",
+    "check_names",
     "check_responses",
     "check_time",
     "check_trials",
@@ -169,6 +171,25 @@ def check_labels(where: str, labelled: xr.DataArray | xr.Dataset) -> None:
             found = f"coordinate {name!r} along {coord.dims}"
             advice = "Give every label a one-dimensional coordinate of its own (reset_index)."
             raise ValueError(refusal(where, found, "flat labels without levels", advice))
+
+
+def check_names(
+    where: str, trial: Iterable[str], unit: Iterable[str], taken: Iterable[str]
+) -> None:
+    """Refuse labels that bear the name of another: one would replace the other without a word."""
+    own = {"trial": set(trial), "unit": set(unit)}
+    both = sorted(own["trial"] & own["unit"])
+    if both:
+        found = f"label {both[0]!r} on trial and on unit"
+        advice = f"Call one of them trial_{both[0]} or unit_{both[0]}."
+        raise ValueError(refusal(where, found, "each name once", advice))
+    for dim, names in own.items():
+        other = {"trial": "unit", "unit": "trial"}[dim]
+        bad = sorted(names & {*taken, other, "time"})
+        if bad:
+            found = f"a label {bad[0]!r} on {dim}"
+            advice = f"That name is taken: call it {dim}_{bad[0]}."
+            raise ValueError(refusal(where, found, "another name", advice))
 
 
 def label_array(where: str, name: str, value: Any) -> np.ndarray[Any, Any]:

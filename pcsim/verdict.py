@@ -174,6 +174,13 @@ def read_csv(path: str | Path) -> list[Verdict]:
             f"read_csv: {path} has columns {found}, expected {names}. Was it written by another "
             "version of pcsim? Run the experiment again."
         )
+    for number, row in enumerate(rows, start=1):
+        # A row that is too short has None for what is missing, one that is too long the key None.
+        if None in row or None in row.values():
+            raise ValueError(
+                f"read_csv: {path} has a row {number} that is cut short or too long, expected "
+                f"{len(found)} cells. The file is damaged: run the experiment again."
+            )
     try:
         return [_verdict(row) for row in rows]
     except (KeyError, TypeError, ValueError) as error:

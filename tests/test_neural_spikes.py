@@ -283,3 +283,20 @@ def test_rates_that_cannot_be_drawn_are_refused(refused):
     r["rate"].attrs["units"] = "a.u."
     assert "hz_per_unit" in refused(spikes_from_rates, r, seed=1)
     assert "bin_width" in refused(spikes_from_rates, r.isel(time=[0]), seed=1, hz_per_unit=2.0)
+
+
+def test_alignment_checks_a_long_recording_once(rng, monkeypatch):
+    import pcsim.neural_bins
+
+    calls = []
+    counted = lambda spikes: calls.append(spikes) or spike_times(spikes)  # noqa: E731
+    monkeypatch.setattr(pcsim.neural_bins, "spike_times", counted)
+    long = make_spikes([[np.sort(rng.uniform(0.0, 60.0, 900)) for _ in range(3)]], stop=60.0)
+    onsets = rng.uniform(1.0, 59.0, 40)
+    cut = align_spikes(long, onsets, window=(-0.3, 0.7))
+    assert len(calls) == 1
+    # Each window holds the spikes from its first second on, up to but without its last.
+    for row, onset in zip(spike_times(cut), onsets, strict=True):
+        for mine, train in zip(row, spike_times(long)[0], strict=True):
+            inside = train[(train >= onset - 0.3) & (train < onset + 0.7)]
+            np.testing.assert_allclose(mine, inside - onset, rtol=0, atol=1e-12)

@@ -264,3 +264,14 @@ def test_a_damaged_table_is_refused(tmp_path):
     (tmp_path / "b.csv").write_text(broken)
     with pytest.raises(ValueError, match="row that cannot be read"):
         read_csv(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("cells", [1, 5, 30])
+def test_a_table_cut_short_is_refused(tmp_path, cells):
+    to_csv([verdict("H10", 0.1), verdict("H11", 0.1)], tmp_path / "a.csv")
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert lines[2].count(",") >= 30
+    lines[2] = ",".join(lines[2].split(",")[:cells])
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="row 2 that is cut short or too long"):
+        read_csv(tmp_path / "a.csv")

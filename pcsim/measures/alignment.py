@@ -179,4 +179,10 @@ def _pair(where: str, x: Any, y: Any, least: int) -> tuple[Floats, Floats]:
         found = f"{x.shape[-2]} and {y.shape[-2]} stimuli"
         advice = "Rows are the same stimuli in both."
         raise ValueError(refusal(where, found, f"as many in both, at least {least}", advice))
-    return x - x.mean(axis=-2, keepdims=True), y - y.mean(axis=-2, keepdims=True)
+    return _centred(x), _centred(y)
+
+
+def _centred(x: Floats) -> Floats:
+    # What is left of a constant by rounding is no variation.
+    still = np.ptp(x, axis=-2, keepdims=True) <= 1e-14 * np.abs(x).max(axis=-2, keepdims=True)
+    return np.where(still, 0.0, x - x.mean(axis=-2, keepdims=True))

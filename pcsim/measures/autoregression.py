@@ -203,7 +203,7 @@ def _fitted(
 ) -> Autoregression:
     n_trials, n_times, n = values.shape
     wanted = order if order is not None else max_order
-    highest = check_integer(where, "order" if order else "max_order", wanted, low=1)
+    highest = check_integer(where, "max_order" if order is None else "order", wanted, low=1)
     observations = n_trials * (n_times - highest)
     if observations < PER_COEFFICIENT * highest * n:
         found = f"{max(observations, 0)} observations for {highest} lags of {n} channels"

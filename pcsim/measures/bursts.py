@@ -44,6 +44,8 @@ def burst_onsets(signal: Any, step: float, *, smoothing: float = 0.0) -> Floats:
     where = "burst_onsets"
     step = check_number(where, "step", step, positive=True)
     values = check_array(where, "signal", signal, shape=("n_samples",)).astype(np.float64)
+    if values.size == 0:
+        return np.empty(0)
     if smoothing > 0.0:
         values = gaussian_filter1d(values, smoothing / step)
     low, high = np.quantile(values, [0.05, 0.95])

@@ -241,6 +241,11 @@ def noise_signal_correlation(noise: Any, signal: Any) -> float:
         Of `noise_correlation` and `signal_correlation`, of the same units in the same order. Pairs
         in which one of the two is NaN are left out.
 
+    Returns
+    -------
+    correlation
+        NaN if all pairs have one and the same value.
+
     Raises
     ------
     ValueError
@@ -269,7 +274,10 @@ def noise_signal_correlation(noise: Any, signal: Any) -> float:
     known = np.isfinite(one) & np.isfinite(other)
     if known.sum() < 3:
         raise ValueError(refusal(where, f"{known.sum()} pairs", "at least 3"))
-    return float(np.corrcoef(one[known], other[known])[0, 1])
+    one, other = one[known], other[known]
+    if any(np.ptp(each) <= 1e-14 * np.abs(each).max() for each in (one, other)):
+        return float("nan")
+    return float(np.corrcoef(one, other)[0, 1])
 
 
 def _labelled(matrix: Floats, rate: xr.DataArray, name: str) -> xr.DataArray:

@@ -122,10 +122,10 @@ def ridge_encoding(
 def _fold_labels(where: str, folds: Any, n: int) -> Integers:
     if np.ndim(folds) == 0:
         return contiguous_folds(n, folds)
-    label = check_array(where, "folds", folds, shape=(n,)).astype(np.int64)
-    if np.unique(label).size < 2:
+    names, label = np.unique(check_array(where, "folds", folds, shape=(n,)), return_inverse=True)
+    if names.size < 2:
         raise ValueError(refusal(where, "one fold", "at least 2"))
-    return np.asarray(label)
+    return label.astype(np.int64)
 
 
 def _choose(x: Floats, y: Floats, grid: Floats, n_inner: int) -> Integers:
@@ -226,7 +226,9 @@ def noise_corrected_variance(responses: Any, prediction: Any) -> Floats:
     power = signal_power(responses)
     mean = responses.mean(axis=0)
     explained = mean.var(axis=0, ddof=1) - (mean - prediction).var(axis=0, ddof=1)
-    return np.where(power > 0.0, explained / np.where(power > 0.0, power, 1.0), np.nan)
+    # What is left of a constant by rounding is no signal.
+    signal = power > 1e-28 * np.abs(responses).max(axis=(0, 1)) ** 2
+    return np.where(signal, explained / np.where(signal, power, 1.0), np.nan)
 
 
 def _repeats(where: str, responses: Any) -> Floats:

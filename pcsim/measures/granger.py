@@ -296,10 +296,15 @@ def directed_asymmetry(
     band
         Lowest and highest frequency, both included.
 
+    Returns
+    -------
+    index
+        0 where there is no influence at all, NaN where it was not measured.
+
     Raises
     ------
     ValueError
-        If the band holds no frequency or the labels are not there.
+        If the band holds no frequency, or the labels are not there or equal.
 
     References
     ----------
@@ -314,21 +319,28 @@ def directed_asymmetry(
     0.5
     """
     where = "directed_asymmetry"
+    if forward[0] == forward[1]:
+        found = f"{forward[0]!r} as source and as target"
+        raise ValueError(refusal(where, found, "two channels", "Name the pair."))
     known = influence["source"].values.tolist()
     for name in forward:
         if name not in known:
             found, expected = f"channel {name!r}", f"one of {', '.join(map(repr, known))}"
             raise ValueError(refusal(where, found, expected))
-    inside = influence.sel(frequency=slice(*band))
-    if inside.sizes["frequency"] == 0:
+    low, high = map(float, band)
+    frequency = influence["frequency"].values
+    # Frequencies are quotients in floating point: an end may miss its own by rounding.
+    among = np.flatnonzero((frequency >= low * (1 - 1e-9)) & (frequency <= high * (1 + 1e-9)))
+    inside = influence.isel(frequency=among)
+    if among.size == 0:
         found = f"no frequency from {band[0]:.6g} to {band[1]:.6g} Hz"
         raise ValueError(refusal(where, found, "at least one", "Take longer segments."))
     mean = inside.mean("frequency")
     ahead = mean.sel(source=forward[0], target=forward[1], drop=True)
     back = mean.sel(source=forward[1], target=forward[0], drop=True)
     total = ahead + back
-    index = (ahead - back) / total.where(total > 0)
-    return index.fillna(0.0).rename("directed_asymmetry")
+    index = ((ahead - back) / total.where(total > 0)).where(~(total <= 0), 0.0)
+    return index.rename("directed_asymmetry")
 
 
 def labelled_channels(

@@ -274,8 +274,10 @@ def shuffle_corrected_information(
     shape = (int(one.max()) + 1, int(other.max()) + 1)
     rng = np.random.default_rng(check_integer(where, "seed", seed))
     n = one.shape[-1]
+    if circular and n < 2:
+        raise ValueError(refusal(where, f"{n} sample", "at least 2 to shift"))
     order: Callable[[], NDArray[np.int64]] = (
-        (lambda: np.roll(np.arange(n), rng.integers(n)))
+        (lambda: np.roll(np.arange(n), rng.integers(1, n)))
         if circular
         else (lambda: rng.permutation(n))
     )

@@ -30,6 +30,9 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
+CONDITION = 1e12
+"""Condition number from which on an inverse is mostly rounding."""
+
 
 def correlation_rdm(patterns: Any) -> Floats:
     r"""Return one minus the Pearson correlation of every two patterns.
@@ -156,11 +159,17 @@ def noise_precision(residuals: Any) -> Floats:
     Parameters
     ----------
     residuals : (n_samples, n_units)
-        Responses less the mean of their condition.
+        Responses less the mean of their condition; at least 3 samples.
 
     Returns
     -------
     precision : (n_units, n_units)
+
+    Raises
+    ------
+    ValueError
+        If samples are too few or do not differ, or the covariance cannot be inverted: samples that
+        lie on a line leave nothing to shrink by.
 
     References
     ----------
@@ -178,14 +187,20 @@ def noise_precision(residuals: Any) -> Floats:
     centred = residuals.astype(np.float64) - residuals.mean(axis=0)
     covariance = centred.T @ centred / n
     scale = float(np.trace(covariance)) / p
-    if n < 2 or scale <= 0.0:
+    if n < 3 or scale <= 0.0:
         found = f"{n} samples of variance {scale:.3g}"
-        raise ValueError(refusal(where, found, "at least 2 that differ", "Give the repeats."))
+        raise ValueError(refusal(where, found, "at least 3 that differ", "Give the repeats."))
     squares = float(((centred**2).T @ (centred**2)).sum()) / n
     spread = (squares - float((covariance**2).sum())) / (n * p)
     distance = float(((covariance - scale * np.eye(p)) ** 2).sum()) / p
     shrinkage = min(spread, distance) / distance if distance > 0.0 else 1.0
     shrunk = (1.0 - shrinkage) * covariance + shrinkage * scale * np.eye(p)
+    # The covariance is symmetric: its condition number is the ratio of its eigenvalues.
+    power = np.linalg.eigvalsh(shrunk)
+    if power[0] * CONDITION <= power[-1]:
+        found = f"a covariance of {p} units from {n} samples that cannot be inverted"
+        advice = "Give more repeats, or leave out units that are silent or copies of others."
+        raise ValueError(refusal(where, found, "one that can", advice))
     return np.asarray(np.linalg.inv(shrunk))
 
 

@@ -63,6 +63,8 @@ def power_spectrum(
     where = "power_spectrum"
     array = check_responses(signal, where)["rate"] if isinstance(signal, xr.Dataset) else signal
     rate, n_samples = _sampling(array, where)
+    # Responses from a Zarr file are read only now.
+    array = array.compute()
     n_segment = n_samples
     if segment is not None:
         n_segment = round(check_number(where, "segment", segment, positive=True) * rate)

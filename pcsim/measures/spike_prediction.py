@@ -107,7 +107,9 @@ def poisson_ridge(
     penalty = check_number(where, "penalty", penalty, positive=True)
     design = np.concatenate([np.ones((len(x), 1)), x], axis=1)
     ridge = np.r_[0.0, np.full(x.shape[1], penalty)]
-    w = np.r_[np.log(y.mean()), np.zeros(x.shape[1])] if start is None else start.copy()
+    w = np.r_[np.log(y.mean()), np.zeros(x.shape[1])]
+    if start is not None:
+        w = check_array(where, "start", start, shape=(w.size,)).astype(np.float64)
     loss = _loss(design, y, ridge, w)
     for _ in range(100):
         rate = np.exp(np.minimum(design @ w, LARGEST))

@@ -64,7 +64,7 @@ def phase_randomised(signal: xr.DataArray, *, seed: int) -> xr.DataArray:
     rng = np.random.default_rng([check_integer(where, "seed", seed), 1992])
     made: xr.DataArray = xr.apply_ufunc(
         lambda values: _shuffled(values, rng),
-        signal.astype(np.float64),
+        signal.compute().astype(np.float64),
         input_core_dims=[["time"]],
         output_core_dims=[["time"]],
         keep_attrs=True,

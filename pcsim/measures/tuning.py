@@ -81,8 +81,14 @@ def tuning_curve(
     return trial_groups(rate, names, "tuning_curve").transpose("unit", *names)
 
 
-def parameter_of(curve: xr.DataArray, dim: str | None, where: str) -> str:
-    """Return the dimension of the parameter: `dim`, or the only one beside `unit`."""
+def parameter_of(
+    curve: xr.DataArray, dim: str | None, where: str, *, infinite: bool = False
+) -> str:
+    """Return the dimension of the parameter: `dim`, or the only one beside `unit`.
+
+    An infinite value, as of a grating that fills the field, is refused unless `infinite`: one can
+    rank it, but neither fit nor interpolate.
+    """
     if not isinstance(curve, xr.DataArray):
         advice = "Make the curve with tuning_curve."
         raise TypeError(refusal(where, f"a {type(curve).__name__}", "a tuning curve", advice))
@@ -96,6 +102,13 @@ def parameter_of(curve: xr.DataArray, dim: str | None, where: str) -> str:
     if values.dtype.kind not in "fiu" or not bool(np.isfinite(curve).all()):
         found = f"a curve over {dim} of dtype {values.dtype}, or values that are not finite"
         raise ValueError(refusal(where, found, "numbers and finite rates"))
+    bad = np.isnan(values) if infinite else ~np.isfinite(values)
+    if bad.any():
+        found = f"{int(bad.sum())} of {values.size} values of {dim} NaN or infinite"
+        advice = "Drop the blanks before the curve is made: where the parameter is NaN."
+        if not np.isnan(values).any():
+            advice = "Drop these, or give them a finite value."
+        raise ValueError(refusal(where, found, "finite values", advice))
     return dim
 
 
@@ -130,7 +143,7 @@ def peak_and_plateau(
     (8.0, 2.0)
     """
     where = "peak_and_plateau"
-    dim = parameter_of(curve, dim, where)
+    dim = parameter_of(curve, dim, where, infinite=True)
     limit = check_number(where, "limit", limit)
     above = curve[dim].values > limit
     if not above.any() or above.all():
@@ -179,7 +192,7 @@ def suppression_index(
     >>> suppression_index(curve).item()
     0.25
     """
-    dim = parameter_of(curve, dim, "suppression_index")
+    dim = parameter_of(curve, dim, "suppression_index", infinite=True)
     if limit is None:
         values = np.sort(curve[dim].values)
         if values.size < 2:
@@ -238,7 +251,7 @@ def optimal_value(
     >>> optimal_value(curve).item()
     1.0
     """
-    dim = parameter_of(curve, dim, "optimal_value")
+    dim = parameter_of(curve, dim, "optimal_value", infinite=True)
     return rectified(curve.sortby(dim), rectify).idxmax(dim).rename(f"optimal_{dim}")
 
 

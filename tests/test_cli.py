@@ -192,6 +192,8 @@ def test_simulate(capsys, files):
         (("--stimulus", "bars", "--set", "lenght=2"), "Did you mean 'length'"),
         (("--stimulus", "bars", "--set", "x=0.1"), "circuit.x or stimulus.x"),
         (("--stimulus", "bars", "--set", "model.x=0.1"), "prefix 'model'"),
+        (("--stimulus", "bars", "--set", "gain=no"), "gain=no, expected a number"),
+        (("--stimulus", "bars", "--set", "contrast=no"), "contrast=no, expected a number"),
         (("--stimulus", "bars", "--set", "length"), "Try --set contrast=0.5"),
         (("--stimulus", "video_sequences"), "Add --set path=..."),
         (("--stimulus", "bars", "-o", "r.txt"), "ending in .nc or .zarr"),
@@ -296,6 +298,20 @@ def test_settings():
         "models": ("RB",),
         "n": 3,
     }
+
+
+def test_true_false_and_none_are_read_in_any_case():
+    given = ["a=false", "b=TRUE", "c=none", "d=RB,false", "e=falsehood", "f='none'"]
+    read = {"a": False, "b": True, "c": None, "d": ("RB", False), "e": "falsehood", "f": "none"}
+    assert pairs(given) == read
+
+
+@pytest.mark.parametrize("default", [True, 3, 0.5])
+def test_text_for_a_number_or_a_truth_is_refused(default):
+    with pytest.raises(ValueError, match="--set: found n=yes, expected (true or false|a number)"):
+        fitted({"n": "yes"}, {"n": default})
+    assert fitted({"n": None}, {"n": default}) == {"n": None}
+    assert fitted({"n": "yes"}, {"n": "no"}) == {"n": "yes"}
 
 
 def test_hypotheses_by_name_id_and_path():

@@ -7,7 +7,6 @@ Keys are ``train/<label>/<seed>``, ``observe/<H>/<label>/<seed>``,
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -18,7 +17,7 @@ import xarray as xr
 
 from pcsim import catalog, roster
 from pcsim.experiment import Piece, Run
-from pcsim.experiment_asked import Battery
+from pcsim.experiment_asked import Battery, slug
 from pcsim.experiment_collect import describe, same_file, save_stimuli
 from pcsim.experiment_exclusions import exclusions, write_exclusions
 from pcsim.hypothesis import Hypothesis, judge, not_applicable, observation
@@ -58,17 +57,6 @@ def battery_pieces(settings: Mapping[str, Any]) -> list[Piece]:
             piece = _judging(name, hypothesis, column, battery)
             pieces[piece.key] = piece
     return list(pieces.values())
-
-
-def slug(name: str) -> str:
-    """Return a name as part of a key.
-
-    Examples
-    --------
-    >>> slug("cut feedback (level 2)")
-    'cut-feedback-level-2'
-    """
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip("-.")
 
 
 def _file(name: str) -> tuple[str, ...]:

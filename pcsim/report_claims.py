@@ -11,11 +11,13 @@ from typing import Any
 import xarray as xr
 
 from pcsim.experiment import Run
+from pcsim.experiment_collect import COLLECTED
 from pcsim.experiment_exclusions import read_exclusions
 from pcsim.experiment_figures import PANELS
+from pcsim.experiment_folder import FIGURES, listed
 from pcsim.report_marks import Axis, trace_mark
 from pcsim.report_text import slug
-from pcsim.storage import read_json
+from pcsim.storage import read_json, read_record
 from pcsim.verdict import Outcome, Verdict
 from pcsim.verdict_expectations import agreement, presence
 
@@ -53,6 +55,7 @@ def _claim(
         "rope": tuple(claim["rope"]) if claim["rope"] else None,
         "reference": tuple(reference) if reference else None,
     }
+    shown = _collected(run, f"stimuli/{key}.nc")
     axis = Axis.of(rows, **behind)
     drawn = panels.get(key, ())
     of = f" of {', '.join(drawn)}" if drawn else ""
@@ -79,9 +82,9 @@ def _claim(
         "ticks": axis.ticks(),
         "drawn": drawn,
         "replicas": any(row.replicas for row in rows),
-        "figure": figure_of(run.folder / "figures" / key, panel),
-        "stimuli": list(_stimuli(run.folder / "stimuli" / f"{key}.nc")),
-        "seen_by": _seen_by(run.folder / "stimuli" / f"{key}.nc"),
+        "figure": figure_of(run, f"figures/{key}", panel),
+        "stimuli": [] if shown is None else list(_stimuli(shown)),
+        "seen_by": "" if shown is None else _seen_by(shown),
     }
 
 
@@ -109,16 +112,30 @@ def _by_reason(cells: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]
     return found
 
 
-def figure_of(stem: Path, text: str) -> dict[str, str] | None:
-    """Return a figure as a data URI; an image, so that its parts cannot clash with others'."""
-    svg, png = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
-    if svg.is_file() and svg.stat().st_size <= LARGEST_SVG:
-        path, kind = svg, "image/svg+xml"
-    elif png.is_file():
-        path, kind = png, "image/png"
-    else:
-        return None
-    return {"source": _uri(path.read_bytes(), kind), "text": text}
+def figure_of(run: Run, name: str, text: str) -> dict[str, str] | None:
+    """Return a figure as a data URI; an image, so that its parts cannot clash with others'.
+
+    Only what the run says it has drawn from its present numbers is taken.
+    """
+    drawn = listed(run.folder, FIGURES) if read_record(run.folder / FIGURES).get("state") else []
+    there = {
+        file: run.folder / file
+        for file in (f"{name}.svg", f"{name}.png")
+        if file in drawn and (run.folder / file).is_file()
+    }
+    svg, png = there.get(f"{name}.svg"), there.get(f"{name}.png")
+    if svg is not None and svg.stat().st_size <= LARGEST_SVG:
+        return {"source": _uri(svg.read_bytes(), "image/svg+xml"), "text": text}
+    if png is not None:
+        return {"source": _uri(png.read_bytes(), "image/png"), "text": text}
+    return None
+
+
+def _collected(run: Run, name: str) -> Path | None:
+    """Return a file that goes with the tables; runs of older versions do not list theirs."""
+    path = run.folder / name
+    stands = name in listed(run.folder, COLLECTED) or not (run.folder / COLLECTED).is_file()
+    return path if stands and path.is_file() else None
 
 
 def _uri(data: bytes, kind: str) -> str:
@@ -126,9 +143,7 @@ def _uri(data: bytes, kind: str) -> str:
 
 
 def _stimuli(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the thumbnails that a run kept of a protocol; none in runs of older versions."""
-    if not path.is_file():
-        return
+    """Yield the thumbnails that a run kept of a protocol."""
     from PIL import Image
 
     found = xr.load_dataset(path, engine="h5netcdf")
@@ -150,8 +165,6 @@ def _stimuli(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _seen_by(path: Path) -> str:
-    if not path.is_file():
-        return ""
     with xr.open_dataset(path, engine="h5netcdf") as found:
         return str(found["model"].item())
 

@@ -14,6 +14,7 @@ from pcsim import catalog
 from pcsim.cli import main
 from pcsim.cli_battery import hypothesis_name, table
 from pcsim.cli_settings import fitted, pairs
+from pcsim.experiment import run_experiment
 from pcsim.responses import open_responses
 from pcsim.verdict import Outcome, Verdict
 
@@ -225,6 +226,20 @@ def test_test_a_model_of_your_own(capsys, files, monkeypatch):
     assert "Only 2 replicas" in (files / "own" / "verdicts.csv").read_text()
 
 
+def test_test_prints_its_own_verdicts_whatever_is_in_the_folder_by_then(capsys, files, monkeypatch):
+    def another_test_follows(*arguments, **options):
+        run = run_experiment(*arguments, **options)
+        (run.folder / "verdicts.csv").write_text("theirs")
+        return run
+
+    monkeypatch.setattr("pcsim.cli_battery.run_experiment", another_test_follows)
+    given = ("test", files / "mine.py", "--model", files / "linear.py", "--workers", 0)
+    code, out, err = call(capsys, *given, "--out", files / "run")
+    assert code == 0, err
+    assert "SUPPORTED" in out
+    assert (files / "run" / "verdicts.csv").read_text() == "theirs"
+
+
 def test_test_refuses_what_it_does_not_know(capsys, files):
     code, _, err = call(capsys, "test", "end_stoping", "--model", "RB")
     assert code == 2
@@ -308,7 +323,7 @@ def test_true_false_and_none_are_read_in_any_case():
 
 @pytest.mark.parametrize("default", [True, 3, 0.5])
 def test_text_for_a_number_or_a_truth_is_refused(default):
-    with pytest.raises(ValueError, match="--set: found n=yes, expected (true or false|a number)"):
+    with pytest.raises(ValueError, match=r"--set: found n=yes, expected (true or false|a number)"):
         fitted({"n": "yes"}, {"n": default})
     assert fitted({"n": None}, {"n": default}) == {"n": None}
     assert fitted({"n": "yes"}, {"n": "no"}) == {"n": "yes"}

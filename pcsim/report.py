@@ -135,16 +135,20 @@ def _run(run: Run, prefix: str) -> dict[str, Any]:
     texts = run.folder / "hypotheses.json"
     verdicts = read_csv(table) if table.is_file() else []
     described = read_json(texts) if texts.is_file() else []
-    own = bool(own_controls(verdicts))
-    models = list(dict.fromkeys(one.model for one in verdicts))
-    tables = tables_of(described, verdicts, models) if verdicts else {}
     try:
-        claims = claims_of(run, described, verdicts, prefix)
+        return {"prefix": prefix, **_said(run, verdicts, described, prefix)}
     except KeyError as error:
         found, advice = f"a run that lacks something ({error})", "Run the experiment again."
         raise ValueError(refusal("write_report", found, "one of this version", advice)) from None
+
+
+def _said(
+    run: Run, verdicts: Sequence[Verdict], described: Sequence[dict[str, Any]], prefix: str
+) -> dict[str, Any]:
+    own = bool(own_controls(verdicts))
+    models = list(dict.fromkeys(one.model for one in verdicts))
+    tables = tables_of(described, verdicts, models) if verdicts else {}
     return {
-        "prefix": prefix,
         "experiment": run.experiment,
         "question": run.question,
         "scale": run.scale,
@@ -155,7 +159,7 @@ def _run(run: Run, prefix: str) -> dict[str, Any]:
         "verdicts": verdicts,
         "texts": described,
         "counts": _counted(verdicts),
-        "claims": claims,
+        "claims": claims_of(run, described, verdicts, prefix),
         "foretold": agreement_counts(verdicts),
         "outcomes": [str(one) for one in Outcome] + (list(CONTROL_COUNTS.values()) if own else []),
         "own": own,

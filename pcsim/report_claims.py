@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ from pcsim.verdict_expectations import agreement, presence
 
 __all__ = ["LARGEST_SVG", "claims_of", "excluded_of", "figure_of"]
 
+PAGE = (
+    "cell", "cell-body", "cell-title", "exclusions", "exclusions-caption", "expected",
+    "expected-caption", "find", "kept", "main", "matrix-caption", "matrix-title", "order",
+    "provenance", "references", "references-caption", "title",
+)  # fmt: skip
+"""The ids of the page that are not made from names."""
+
 LARGEST_SVG = 150_000
 """Bytes from which on a figure is shown as PNG instead, so that the page stays small."""
 
@@ -34,36 +42,51 @@ def claims_of(
     counts = _counts(run)
     file = run.folder / PANELS
     panels = read_json(file) if file.is_file() else {}
+    taken = set(PAGE)
     return [
-        _claim(run, one, [v for v in verdicts if v.hypothesis == one["id"]], counts, panels, prefix)
+        _claim(
+            run,
+            {**one, "anchor": f"{prefix}{_anchor(one['id'], taken, '-title', '-numbers')}"},
+            _cells(one, [v for v in verdicts if v.hypothesis == one["id"]], counts, taken, prefix),
+            panels.get(one["id"], ()),
+        )
         for one in texts
     ]
 
 
-def _claim(
-    run: Run,
-    claim: Mapping[str, Any],
-    rows: Sequence[Verdict],
-    counts: Mapping[tuple[str, str], str],
-    panels: Mapping[str, Sequence[str]],
-    prefix: str,
-) -> dict[str, Any]:
-    key, name = claim["id"], claim["name"]
+def _anchor(name: str, taken: set[str], *with_it: str) -> str:
+    """Return an id for a name that none has yet, nor those that end in `with_it`; note them."""
+    first = slug(name)
+    tries = (first if n == 1 else f"{first}-{n}" for n in itertools.count(1))
+    found = next(one for one in tries if not {one, *(one + end for end in with_it)} & taken)
+    taken |= {found, *(found + end for end in with_it)}
+    return found
+
+
+def _behind(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is drawn behind the effects of a hypothesis."""
     reference = claim["reference"]["interval"]
-    behind: dict[str, Any] = {
+    return {
         "null": claim["null"],
         "rope": tuple(claim["rope"]) if claim["rope"] else None,
         "reference": tuple(reference) if reference else None,
     }
-    shown = _collected(run, f"stimuli/{key}.nc")
+
+
+def _cells(
+    claim: Mapping[str, Any],
+    rows: Sequence[Verdict],
+    counts: Mapping[tuple[str, str], str],
+    taken: set[str],
+    prefix: str,
+) -> list[dict[str, Any]]:
+    """Return what the page says about the models under one hypothesis."""
+    key, behind = claim["id"], _behind(claim)
     axis = Axis.of(rows, **behind)
-    drawn = panels.get(key, ())
-    of = f" of {', '.join(drawn)}" if drawn else ""
-    panel = f"{key} {name}: the curves behind the verdicts{of}. Numbers are in the table below."
-    cells: list[dict[str, Any]] = [
+    return [
         {
             "row": row,
-            "anchor": f"{prefix}{slug(f'{key}-{row.model}')}",
+            "anchor": f"{prefix}{_anchor(f'{key}-{row.model}', taken)}",
             "mark": axis.mark(row),
             "strip": Axis.of([row], **behind).figure(row),
             "says": _says(row, axis),
@@ -73,13 +96,22 @@ def _claim(
         }
         for row in rows
     ]
+
+
+def _claim(
+    run: Run, claim: Mapping[str, Any], cells: list[dict[str, Any]], drawn: Sequence[str]
+) -> dict[str, Any]:
+    key, name = claim["id"], claim["name"]
+    shown = _collected(run, f"stimuli/{key}.nc")
+    of = f" of {', '.join(drawn)}" if drawn else ""
+    panel = f"{key} {name}: the curves behind the verdicts{of}. Numbers are in the table below."
+    rows = [cell["row"] for cell in cells]
     return {
         **claim,
-        "anchor": f"{prefix}{slug(key)}",
         "cells": {row.model: cell for row, cell in zip(rows, cells, strict=True)},
         "judged": [cell for cell in cells if cell["row"].verdict != Outcome.NA],
         "absent": _by_reason([cell for cell in cells if cell["row"].verdict == Outcome.NA]),
-        "ticks": axis.ticks(),
+        "ticks": Axis.of(rows, **_behind(claim)).ticks(),
         "drawn": drawn,
         "replicas": any(row.replicas for row in rows),
         "figure": figure_of(run, f"figures/{key}", panel),

@@ -110,7 +110,8 @@ def _older(folder: Path, key: str, question: str) -> dict[str, Any] | None:
     place = folder / key
     records = [path / RECORD for path in place.parent.glob(f"{place.name}@*")]
     found = [(path.stat().st_mtime, read_record(path)) for path in records if path.is_file()]
-    same = [(at, one) for at, one in found if one.get("question") == question]
+    whole = [(at, one) for at, one in found if {"fingerprint", "source_sha256"} <= one.keys()]
+    same = [(at, one) for at, one in whole if one.get("question") == question]
     return max(same, key=lambda pair: pair[0])[1] if same else None
 
 

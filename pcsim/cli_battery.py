@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcsim import catalog
-from pcsim.experiment import Experiment, run_experiment
+from pcsim.experiment import Experiment, Run, run_experiment
 from pcsim.experiment_battery import battery_pieces, collect_battery
 from pcsim.messages import unknown_name
 from pcsim.storage import cache_folder
@@ -59,19 +59,26 @@ def put_to_test(
         "hypotheses": tuple(hypothesis_name(spec) for spec in hypotheses),
         "models": tuple(models),
     }
+    verdicts: list[Verdict] = []
+
+    def collect(run: Run) -> None:
+        # Read while the folder is held: the next test may write its own table at any time.
+        collect_battery(run)
+        verdicts.extend(read_csv(run.folder / "verdicts.csv"))
+
     experiment = Experiment(
         name="test",
         question="Which of these hypotheses do these models pass?",
         scales={name: {**settings, "seeds": n} for name, n in REPLICAS.items()},
         pieces=battery_pieces,
-        collect=collect_battery,
+        collect=collect,
         figures=lambda run: {},
     )
     folder = out if out is not None else cache_folder() / "test"
-    run = run_experiment(
+    run_experiment(
         experiment, scale=scale, seeds=seeds, out=folder, workers=workers, scheduler=scheduler
     )
-    return table(read_csv(run.folder / "verdicts.csv"))
+    return table(verdicts)
 
 
 def table(verdicts: Sequence[Verdict]) -> str:

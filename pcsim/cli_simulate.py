@@ -12,6 +12,7 @@ import numpy as np
 
 from pcsim import roster, stimuli
 from pcsim.cli_figure import SUFFIXES, draw, potentials
+from pcsim.cli_settings import check_kind
 from pcsim.messages import check_integer, refusal, unknown_name
 from pcsim.model import lesion
 from pcsim.responses import save
@@ -109,7 +110,8 @@ def _shared_out(
     model: Any, function: Callable[..., Any], settings: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Say which settings are the stimulus's and which the circuit's."""
-    of_stimulus = set(inspect.signature(function).parameters) - {"field_shape", "px_per_deg"}
+    parameters = inspect.signature(function).parameters
+    of_stimulus = set(parameters) - {"field_shape", "px_per_deg"}
     is_data = dataclasses.is_dataclass(model)
     of_circuit = {f.name: f for f in dataclasses.fields(model) if f.init} if is_data else {}
     shown: dict[str, Any] = {}
@@ -123,9 +125,11 @@ def _shared_out(
             expected = f"circuit.{name} or stimulus.{name}"
             raise ValueError(refusal("--set", found, expected))
         if name in of_stimulus and room != "circuit":
+            check_kind(full, value, parameters[name].default)
             shown[name] = value
         elif name in of_circuit and room != "stimulus":
             old = getattr(model, name)
+            check_kind(full, value, old)
             changed[name] = np.asarray(value, float) if isinstance(old, np.ndarray) else value
         else:
             raise unknown_name("--set", "parameter", full, {*of_stimulus, *of_circuit})

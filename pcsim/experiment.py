@@ -14,13 +14,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcsim.experiment_folder import Run, clear_parts, lock, open_run, save_figures
+from pcsim.experiment_folder import (
+    Run,
+    clear_parts,
+    drop_figures,
+    lock,
+    lock_of,
+    open_run,
+    save_figures,
+)
 from pcsim.experiment_marks import Marks, fitting, is_done, marks_of, sources_of
 from pcsim.experiment_piece import Piece
 from pcsim.experiment_progress import progress
 from pcsim.messages import check_choice, check_integer, refusal, unknown_name
 from pcsim.pool import Failure, Job, TaskName, run_jobs
-from pcsim.provenance import fingerprint, provenance
+from pcsim.provenance import fingerprint, provenance, written
 from pcsim.scheduler import check_scheduler, run_on_cluster
 from pcsim.storage import write_json, write_text
 
@@ -149,9 +157,26 @@ def run_experiment(
             write_json(folder / "provenance.json", {**record, "kept": dict(marks.kept)})
         run.save()
         experiment.collect(run)
+        state = _drawn_from(experiment, run, marks)
         if whole:
-            save_figures(run, fingerprint(dict(marks.fingerprints)), experiment.figures)
+            save_figures(run, state, experiment.figures)
+        else:
+            drop_figures(run, state)
     return run
+
+
+def _drawn_from(experiment: Experiment, run: Run, marks: Marks) -> str:
+    """Return the fingerprint of all that figures show: numbers, settings, and what draws them."""
+    return fingerprint(
+        {
+            "pieces": dict(marks.fingerprints),
+            "package": marks.package,
+            "question": run.question,
+            "scale": run.scale,
+            "settings": dict(run.settings),
+            "functions": [written(one) for one in (experiment.collect, experiment.figures)],
+        }
+    )
 
 
 def collect_run(experiment: Experiment, run: Run, out: str | Path | None = None) -> Run:
@@ -169,7 +194,8 @@ def collect_run(experiment: Experiment, run: Run, out: str | Path | None = None)
     Raises
     ------
     ValueError
-        If pieces are missing and the experiment does not gather parts.
+        If pieces are missing and the experiment does not gather parts, or the folder of the tables
+        is in use by a run.
     """
     if run.missing and not experiment.gathers_parts:
         found = f"a run with {len(run.missing)} of {len(run.pieces)} pieces missing"
@@ -177,7 +203,8 @@ def collect_run(experiment: Experiment, run: Run, out: str | Path | None = None)
         raise ValueError(refusal(f"collect {run.folder}", found, "a whole run", advice))
     target = run if out is None else replace(run, folder=Path(out))
     target.folder.mkdir(parents=True, exist_ok=True)
-    experiment.collect(target)
+    with lock_of(f"collect {run.folder}", target.folder / "tables"):
+        experiment.collect(target)
     return target
 
 

@@ -7,7 +7,6 @@ Keys are ``train/<label>/<seed>``, ``observe/<H>/<label>/<seed>``,
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -18,9 +17,16 @@ import xarray as xr
 
 from pcsim import catalog, roster
 from pcsim.experiment import Piece, Run
-from pcsim.experiment_asked import Battery
-from pcsim.experiment_collect import describe, same_file, save_stimuli
+from pcsim.experiment_asked import Battery, slug
+from pcsim.experiment_collect import (
+    COLLECTED,
+    describe,
+    same_file,
+    save_stimuli,
+    saw_something,
+)
 from pcsim.experiment_exclusions import exclusions, write_exclusions
+from pcsim.experiment_folder import replace_listed
 from pcsim.hypothesis import Hypothesis, judge, not_applicable, observation
 from pcsim.model import lesion
 from pcsim.protocols.shown import watched
@@ -58,17 +64,6 @@ def battery_pieces(settings: Mapping[str, Any]) -> list[Piece]:
             piece = _judging(name, hypothesis, column, battery)
             pieces[piece.key] = piece
     return list(pieces.values())
-
-
-def slug(name: str) -> str:
-    """Return a name as part of a key.
-
-    Examples
-    --------
-    >>> slug("cut feedback (level 2)")
-    'cut-feedback-level-2'
-    """
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip("-.")
 
 
 def _file(name: str) -> tuple[str, ...]:
@@ -297,7 +292,8 @@ def collect_battery(run: Run) -> None:
     """Leave the verdicts, what was left out, the hypotheses, stimuli, and some responses.
 
     `verdicts.csv`, `exclusions.csv`, `hypotheses.json`; ``stimuli/<H>.nc``, thumbnails of what the
-    first column that was expected to pass saw; ``responses/``, those of the first replica.
+    first column that was expected to pass saw; ``responses/``, those of the first replica. Stimuli
+    and responses are listed in `collected.json`; those of an earlier run in the folder go.
     """
     battery = Battery.of(run.settings)
     judged = [
@@ -310,6 +306,13 @@ def collect_battery(run: Run) -> None:
     texts = [describe(hypothesis) for hypothesis in battery.hypotheses]
     write_json(run.folder / "hypotheses.json", texts)
     to_csv(verdicts, run.folder / "verdicts.csv")
+    files = _kept_files(run, battery)
+    replace_listed(run.folder, COLLECTED, files, lambda: _keep(run, files))
+
+
+def _kept_files(run: Run, battery: Battery) -> dict[str, list[tuple[str, Path]]]:
+    """Return file of the run -> the columns and files of pieces that it is made from."""
+    files: dict[str, list[tuple[str, Path]]] = {}
     for hypothesis in battery.hypotheses:
         pieces = {
             column.label: run.piece(
@@ -319,8 +322,18 @@ def collect_battery(run: Run) -> None:
         }
         for label, piece in pieces.items():
             if (piece / "responses.nc").is_file():
-                name = f"{hypothesis.id}_{slug(label)}.nc"
-                same_file(piece / "responses.nc", run.folder / "responses" / name)
+                name = f"responses/{hypothesis.id}_{slug(label)}.nc"
+                files[name] = [(label, piece / "responses.nc")]
         hopeful = sorted(pieces, key=lambda label: hypothesis.expected(label) != "+")
         shown = [(label, pieces[label] / "stimuli.nc") for label in hopeful]
-        save_stimuli(shown, run.folder / "stimuli" / f"{hypothesis.id}.nc")
+        if shown := saw_something(shown):
+            files[f"stimuli/{hypothesis.id}.nc"] = shown
+    return files
+
+
+def _keep(run: Run, files: Mapping[str, Sequence[tuple[str, Path]]]) -> None:
+    for name, ((label, source),) in files.items():
+        if name.startswith("responses/"):
+            same_file(source, run.folder / name)
+        else:
+            save_stimuli(label, source, run.folder / name)

@@ -13,7 +13,10 @@ import xarray as xr
 from pcsim.hypothesis import Hypothesis
 from pcsim.storage import atomic_path
 
-__all__ = ["describe", "same_file", "save_stimuli"]
+__all__ = ["COLLECTED", "describe", "same_file", "save_stimuli", "saw_something"]
+
+COLLECTED = "collected.json"
+"""File of a run: the stimuli and responses that its tables go with."""
 
 TEXTS = ("id", "name", "version", "claim", "family", "protocol", "statistic", "signal", "units")
 
@@ -45,19 +48,24 @@ def describe(hypothesis: Hypothesis) -> dict[str, Any]:
     }
 
 
-def save_stimuli(shown: Sequence[tuple[str, Path]], target: Path) -> None:
-    """Save the thumbnails of the first column that saw something, and which column it was.
+def saw_something(shown: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Return the first column that left thumbnails, with their file; nothing if none did.
 
     `shown` holds columns' labels and the files where they may have left thumbnails.
     """
     for label, path in shown:
-        if not path.is_file():
-            continue
-        found = xr.load_dataset(path, engine="h5netcdf")
-        if found.sizes.get("thumbnail", 0):
-            with atomic_path(target) as part:
-                found.assign(model=label).to_netcdf(part, engine="h5netcdf")
-            return
+        if path.is_file():
+            with xr.open_dataset(path, engine="h5netcdf") as found:
+                if found.sizes.get("thumbnail", 0):
+                    return [(label, path)]
+    return []
+
+
+def save_stimuli(label: str, source: Path, target: Path) -> None:
+    """Save a column's thumbnails, and which column it was."""
+    found = xr.load_dataset(source, engine="h5netcdf")
+    with atomic_path(target) as part:
+        found.assign(model=label).to_netcdf(part, engine="h5netcdf")
 
 
 def same_file(source: Path, target: Path) -> None:

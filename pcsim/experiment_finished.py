@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from pcsim.verdict import Verdict, read_csv, to_csv
 __all__ = ["finished_piece", "gathered"]
 
 KEY = "verdicts"
+
+NUMBERS = ("effect", "low", "high", "control_effect", "control_low", "control_high")
+"""What two batteries have to agree on, beside the word."""
 
 
 def finished_piece(settings: Mapping[str, Any]) -> Piece:
@@ -33,7 +37,8 @@ def gather(folder: Path, needs: Mapping[str, Path], *, folders: Sequence[str]) -
     Raises
     ------
     ValueError
-        If a folder is no finished battery, or two of them disagree about a cell.
+        If a folder is no finished battery, or two of them disagree about a cell, in the verdict or
+        in its numbers.
     """
     cells: dict[tuple[str, str], Verdict] = {}
     texts: dict[str, Any] = {}
@@ -45,14 +50,37 @@ def gather(folder: Path, needs: Mapping[str, Path], *, folders: Sequence[str]) -
             raise ValueError(refusal("gather", found, "the folder of a finished battery", advice))
         for one in read_csv(place / "verdicts.csv"):
             before = cells.setdefault((one.hypothesis, one.model), one)
-            if before.verdict != one.verdict:
-                found = f"{before.verdict} and {one.verdict} for {one.model} under {one.hypothesis}"
-                advice = "Give batteries of the same scale, or one that holds the cell."
-                raise ValueError(refusal("gather", found, "one verdict a cell", advice))
+            _check_same(before, one)
         texts |= {one["id"]: one for one in read_json(place / "hypotheses.json")}
     ordered = sorted(cells.values(), key=lambda one: one.hypothesis)
     to_csv(ordered, folder / "verdicts.csv")
     write_json(folder / "hypotheses.json", [texts[key] for key in sorted(texts)])
+
+
+def _check_same(one: Verdict, other: Verdict) -> None:
+    """Refuse two verdicts on a cell whose words or numbers differ.
+
+    p values may: they are corrected for the other cells of their battery.
+    """
+    cell = f"for {one.model} under {one.hypothesis}"
+    found = f"{one.verdict} and {other.verdict} {cell}"
+    if one.verdict == other.verdict:
+        apart = [name for name in NUMBERS if not _close(getattr(one, name), getattr(other, name))]
+        if not apart:
+            return
+        values = f"{getattr(one, apart[0])} and {getattr(other, apart[0])}"
+        found = f"{apart[0].replace('_', ' ')} {values} {cell}"
+    advice = "Give batteries of the same scale and seeds, or one that holds the cell."
+    raise ValueError(refusal("gather", found, "one verdict a cell", advice))
+
+
+def _close(one: float | None, other: float | None) -> bool:
+    """Whether numbers are the same but for rounding on another machine."""
+    if one is None or other is None:
+        return one is other
+    if math.isnan(one) or math.isnan(other):
+        return math.isnan(one) and math.isnan(other)
+    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
 
 
 def gathered(run: Run) -> tuple[list[Verdict], list[dict[str, Any]]]:

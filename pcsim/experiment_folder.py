@@ -6,23 +6,37 @@ import contextlib
 import fcntl
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pcsim.messages import refusal, unknown_name
-from pcsim.storage import atomic_path, read_json, write_json
+from pcsim.storage import atomic_path, read_json, read_record, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Run", "clear_parts", "lock", "open_run", "save_figures"]
+__all__ = [
+    "FIGURES",
+    "Run",
+    "clear_parts",
+    "drop_figures",
+    "listed",
+    "lock",
+    "lock_of",
+    "open_run",
+    "replace_listed",
+    "save_figures",
+]
 
 PART = re.compile(r"\..*\.[0-9a-f]{12}\.(part|old)(\..*)?")
 """Names of what `pcsim.storage.atomic_path` had not finished when its process was killed."""
 
 SUFFIXES = (".pdf", ".png", ".svg")
+
+FIGURES = "figures.json"
+"""File of a run: its figures, and the fingerprint of what they were drawn from."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,17 @@ def lock(where: str, folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def lock_of(where: str, file: Path) -> Iterator[None]:
+    """Hold the run that a file lies in, if any: its next run would clear what is half written."""
+    for folder in file.absolute().parents:
+        if (folder / ".lock").is_file() or (folder / "run.json").is_file():
+            with lock(where, folder):
+                yield
+            return
+    yield
+
+
 def clear_parts(folder: Path) -> None:
     """Remove what a killed run had begun; only call while holding the lock."""
     for path in sorted(folder.rglob(".*")):
@@ -115,40 +140,70 @@ def clear_parts(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def listed(folder: Path, record: str) -> list[str]:
+    """Return the files that a record of a run names, as paths within its folder."""
+    names = read_record(folder / record).get("files")
+    if not isinstance(names, list):
+        return []
+    paths = [PurePosixPath(name) for name in names if isinstance(name, str)]
+    return [str(one) for one in paths if not one.is_absolute() and ".." not in one.parts]
+
+
+def replace_listed(
+    folder: Path, record: str, files: Iterable[str], write: Callable[[], None], state: str = ""
+) -> None:
+    """Write files of a run, remove those that the record named before, and name the new ones.
+
+    Killed at any moment it leaves a record that names all that there may be.
+    """
+    names, before = sorted(files), listed(folder, record)
+    write_json(folder / record, {"state": None, "files": sorted({*before, *names})})
+    write()
+    for name in set(before) - set(names):
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / record, {"state": state, "files": names})
+
+
+def drop_figures(run: Run, state: str) -> None:
+    """Remove the figures of a run unless they were drawn from this state."""
+    if read_record(run.folder / FIGURES).get("state") != state and listed(run.folder, FIGURES):
+        replace_listed(run.folder, FIGURES, (), lambda: None)
+
+
 def save_figures(
     run: Run, state: str, figures: Callable[[Run], Mapping[str, Figure]]
 ) -> list[Path]:
-    """Draw and save figures, unless those of the same pieces are there already.
+    """Draw and save figures, unless those of the same state are there already; remove older ones.
 
     Parameters
     ----------
     run
         The finished run.
     state
-        Fingerprint of what they are drawn from.
+        Fingerprint of what they are drawn from, and by what.
     figures
         Run -> figures by path without suffix; each is saved as PDF, PNG and SVG.
     """
-    record = run.folder / "figures.json"
-    if record.is_file():
-        saved = read_json(record)
-        files = [run.folder / name for name in saved.get("files", ())]
-        if saved.get("state") == state and files and all(file.is_file() for file in files):
-            return files
-    record.unlink(missing_ok=True)
-    files = [file for name, figure in figures(run).items() for file in _save(run, name, figure)]
-    names = [file.relative_to(run.folder).as_posix() for file in files]
-    write_json(record, {"state": state, "files": names})
-    return files
+    files = [run.folder / name for name in listed(run.folder, FIGURES)]
+    drawn = read_record(run.folder / FIGURES).get("state") == state
+    if drawn and files and all(file.is_file() for file in files):
+        return files
+    # Until they are all there the record has no state, and a report takes none of them.
+    write_json(run.folder / FIGURES, {"state": None, "files": listed(run.folder, FIGURES)})
+    made = figures(run)
+    names = [f"{name}{suffix}" for name in made for suffix in SUFFIXES]
+
+    def write() -> None:
+        for name, figure in made.items():
+            _save(run, name, figure)
+
+    replace_listed(run.folder, FIGURES, names, write, state)
+    return [run.folder / name for name in names]
 
 
-def _save(run: Run, name: str, figure: Figure) -> list[Path]:
+def _save(run: Run, name: str, figure: Figure) -> None:
     from pcsim.plots import save
 
-    files = []
     for suffix in SUFFIXES:
-        path = run.folder / f"{name}{suffix}"
-        with atomic_path(path) as part:
+        with atomic_path(run.folder / f"{name}{suffix}") as part:
             save(figure, part)
-        files.append(path)
-    return files

@@ -12,7 +12,7 @@ from pcsim.experiment_piece import Piece
 from pcsim.messages import refusal
 from pcsim.pool import TaskName
 from pcsim.provenance import fingerprint, source_fingerprint
-from pcsim.storage import read_json
+from pcsim.storage import read_record
 
 __all__ = ["Marks", "fitting", "is_done", "marks_of", "sources_of"]
 
@@ -109,8 +109,9 @@ def _older(folder: Path, key: str, question: str) -> dict[str, Any] | None:
     """Return the record of the newest finished piece with the same question, None without one."""
     place = folder / key
     records = [path / RECORD for path in place.parent.glob(f"{place.name}@*")]
-    found = [(path.stat().st_mtime, read_json(path)) for path in records if path.is_file()]
-    same = [(at, one) for at, one in found if one.get("question") == question]
+    found = [(path.stat().st_mtime, read_record(path)) for path in records if path.is_file()]
+    whole = [(at, one) for at, one in found if {"fingerprint", "source_sha256"} <= one.keys()]
+    same = [(at, one) for at, one in whole if one.get("question") == question]
     return max(same, key=lambda pair: pair[0])[1] if same else None
 
 
@@ -136,6 +137,8 @@ def _text_of(piece: Piece, file: str) -> str:
 
 
 def is_done(folder: Path, mark: str) -> bool:
-    """A folder stands only when it is whole; the full mark guards against a shared prefix."""
-    record = folder / RECORD
-    return record.is_file() and read_json(record).get("fingerprint") == mark
+    """A folder stands only when it is whole; the full mark guards against a shared prefix.
+
+    A record that cannot be read counts as none: the piece is made again.
+    """
+    return read_record(folder / RECORD).get("fingerprint") == mark

@@ -17,6 +17,7 @@ from pcsim.messages import refusal, unknown_name
 from pcsim.plots_style import (
     COLOURS,
     DOUBLE_COLUMN,
+    LARGEST,
     OKABE_ITO,
     SINGLE_COLUMN,
     VERDICTS,
@@ -163,7 +164,8 @@ def plot_forest(
     ----------
     rows
         Mappings with "label", "effect", "low", "high" and, where measured, "control_effect",
-        "control_low", "control_high"; a row whose effect is None is named but left empty.
+        "control_low", "control_high"; a row whose effect is None is named but left empty, and so
+        are numbers beyond 1e100, which no axis can hold.
     reference
         Published interval, drawn as a band.
     null
@@ -189,7 +191,8 @@ def plot_forest(
         ]
         if not found:
             continue
-        y, value, low, high = np.asarray(found, dtype=np.float64).T
+        numbers = np.asarray(found, dtype=np.float64)
+        y, value, low, high = np.where(np.abs(numbers) > LARGEST, np.nan, numbers).T
         ax.hlines(y, low, high, color=shade, linewidth=1.0)
         face = shade if prefix == "" else "white"
         ax.plot(value, y, marker, color=shade, markerfacecolor=face, label=name, zorder=3)

@@ -17,6 +17,7 @@ from pcsim.messages import unknown_name
 __all__ = [
     "COLOURS",
     "DOUBLE_COLUMN",
+    "LARGEST",
     "OKABE_ITO",
     "SINGLE_COLUMN",
     "VERDICTS",
@@ -25,6 +26,9 @@ __all__ = [
     "save",
     "style",
 ]
+
+LARGEST = 1e100
+"""Numbers beyond are off every axis: drawing programs compute with their squares and spans."""
 
 SINGLE_COLUMN = 85.0
 """Width of a figure over one column, mm."""

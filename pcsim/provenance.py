@@ -6,18 +6,19 @@ import datetime
 import hashlib
 import importlib
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pcsim.storage import to_plain
 
-__all__ = ["fingerprint", "provenance", "source_fingerprint"]
+__all__ = ["fingerprint", "provenance", "source_fingerprint", "written"]
 
 PACKAGES = ("numpy", "scipy", "xarray", "h5netcdf", "h5py", "matplotlib", "scikit-image", "torch")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONHASHSEED")
@@ -93,6 +94,23 @@ def source_fingerprint() -> str:
                 name = Path(room, within).as_posix()
                 digest.update(f"{name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+def written(function: Callable[..., Any]) -> str:
+    """Return the sha256 of a function's name, its place in its file, and the text of that file.
+
+    A function without a file, or whose file is gone, is known by name and place alone.
+    """
+    plain = inspect.unwrap(getattr(function, "func", function))
+    code = getattr(plain, "__code__", None)
+    name = [getattr(plain, "__qualname__", type(plain).__name__)]
+    if code is None:
+        return fingerprint(name)
+    try:
+        text = Path(code.co_filename).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    return fingerprint([*name, code.co_firstlineno, text])
 
 
 def _git() -> dict[str, Any]:

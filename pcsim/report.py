@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from pcsim.experiment import Run, open_run
+from pcsim.experiment_folder import lock_of
 from pcsim.messages import refusal
 from pcsim.plots_style import VERDICTS
 from pcsim.report_claims import claims_of, excluded_of, figure_of
@@ -65,7 +66,8 @@ def write_report(runs: Sequence[Run | str | os.PathLike[str]], path: str | Path)
     Raises
     ------
     ValueError
-        If there are no runs, or one of them is not finished.
+        If there are no runs, one of them is not finished, or the page is to lie in the folder of a
+        run that is going on.
     """
     opened = [run if isinstance(run, Run) else open_run(os.fspath(run)) for run in runs]
     if not opened:
@@ -73,9 +75,10 @@ def write_report(runs: Sequence[Run | str | os.PathLike[str]], path: str | Path)
         raise ValueError(refusal("write_report", "no runs", "one or more", advice))
     sections = [_run(run, f"r{i}-" if len(opened) > 1 else "") for i, run in enumerate(opened)]
     page = _page(f"pcsim: {opened[0].experiment}", sections)
-    for section in sections:
-        _write_beside(Path(path), section, several=len(sections) > 1)
-    write_text(path, page)
+    with lock_of("write_report", Path(path)):
+        for section in sections:
+            _write_beside(Path(path), section, several=len(sections) > 1)
+        write_text(path, page)
 
 
 def _write_beside(page: Path, section: dict[str, Any], *, several: bool) -> None:
@@ -132,16 +135,20 @@ def _run(run: Run, prefix: str) -> dict[str, Any]:
     texts = run.folder / "hypotheses.json"
     verdicts = read_csv(table) if table.is_file() else []
     described = read_json(texts) if texts.is_file() else []
-    own = bool(own_controls(verdicts))
-    models = list(dict.fromkeys(one.model for one in verdicts))
-    tables = tables_of(described, verdicts, models) if verdicts else {}
     try:
-        claims = claims_of(run, described, verdicts, prefix)
+        return {"prefix": prefix, **_said(run, verdicts, described, prefix)}
     except KeyError as error:
         found, advice = f"a run that lacks something ({error})", "Run the experiment again."
         raise ValueError(refusal("write_report", found, "one of this version", advice)) from None
+
+
+def _said(
+    run: Run, verdicts: Sequence[Verdict], described: Sequence[dict[str, Any]], prefix: str
+) -> dict[str, Any]:
+    own = bool(own_controls(verdicts))
+    models = list(dict.fromkeys(one.model for one in verdicts))
+    tables = tables_of(described, verdicts, models) if verdicts else {}
     return {
-        "prefix": prefix,
         "experiment": run.experiment,
         "question": run.question,
         "scale": run.scale,
@@ -152,7 +159,7 @@ def _run(run: Run, prefix: str) -> dict[str, Any]:
         "verdicts": verdicts,
         "texts": described,
         "counts": _counted(verdicts),
-        "claims": claims,
+        "claims": claims_of(run, described, verdicts, prefix),
         "foretold": agreement_counts(verdicts),
         "outcomes": [str(one) for one in Outcome] + (list(CONTROL_COUNTS.values()) if own else []),
         "own": own,
@@ -161,7 +168,7 @@ def _run(run: Run, prefix: str) -> dict[str, Any]:
         "statuses": {s: sum(c["reference"]["status"] == s for c in described) for s in STATUS},
         "tables": tables,
         "downloads": [_download(name, text) for name, text in tables.items()],
-        "figure": None if verdicts else figure_of(run.folder / "figure", run.question),
+        "figure": None if verdicts else figure_of(run, "figure", run.question),
         "provenance": _provenance(run),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,24 @@ from typing import Any
 import xarray as xr
 
 from pcsim.experiment import Run
+from pcsim.experiment_collect import COLLECTED
 from pcsim.experiment_exclusions import read_exclusions
 from pcsim.experiment_figures import PANELS
+from pcsim.experiment_folder import FIGURES, listed
 from pcsim.report_marks import Axis, trace_mark
 from pcsim.report_text import slug
-from pcsim.storage import read_json
+from pcsim.storage import read_json, read_record
 from pcsim.verdict import Outcome, Verdict
 from pcsim.verdict_expectations import agreement, presence
 
 __all__ = ["LARGEST_SVG", "claims_of", "excluded_of", "figure_of"]
+
+PAGE = (
+    "cell", "cell-body", "cell-title", "exclusions", "exclusions-caption", "expected",
+    "expected-caption", "find", "kept", "main", "matrix-caption", "matrix-title", "order",
+    "provenance", "references", "references-caption", "title",
+)  # fmt: skip
+"""The ids of the page that are not made from names."""
 
 LARGEST_SVG = 150_000
 """Bytes from which on a figure is shown as PNG instead, so that the page stays small."""
@@ -32,35 +42,51 @@ def claims_of(
     counts = _counts(run)
     file = run.folder / PANELS
     panels = read_json(file) if file.is_file() else {}
+    taken = set(PAGE)
     return [
-        _claim(run, one, [v for v in verdicts if v.hypothesis == one["id"]], counts, panels, prefix)
+        _claim(
+            run,
+            {**one, "anchor": f"{prefix}{_anchor(one['id'], taken, '-title', '-numbers')}"},
+            _cells(one, [v for v in verdicts if v.hypothesis == one["id"]], counts, taken, prefix),
+            panels.get(one["id"], ()),
+        )
         for one in texts
     ]
 
 
-def _claim(
-    run: Run,
-    claim: Mapping[str, Any],
-    rows: Sequence[Verdict],
-    counts: Mapping[tuple[str, str], str],
-    panels: Mapping[str, Sequence[str]],
-    prefix: str,
-) -> dict[str, Any]:
-    key, name = claim["id"], claim["name"]
+def _anchor(name: str, taken: set[str], *with_it: str) -> str:
+    """Return an id for a name that none has yet, nor those that end in `with_it`; note them."""
+    first = slug(name)
+    tries = (first if n == 1 else f"{first}-{n}" for n in itertools.count(1))
+    found = next(one for one in tries if not {one, *(one + end for end in with_it)} & taken)
+    taken |= {found, *(found + end for end in with_it)}
+    return found
+
+
+def _behind(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is drawn behind the effects of a hypothesis."""
     reference = claim["reference"]["interval"]
-    behind: dict[str, Any] = {
+    return {
         "null": claim["null"],
         "rope": tuple(claim["rope"]) if claim["rope"] else None,
         "reference": tuple(reference) if reference else None,
     }
+
+
+def _cells(
+    claim: Mapping[str, Any],
+    rows: Sequence[Verdict],
+    counts: Mapping[tuple[str, str], str],
+    taken: set[str],
+    prefix: str,
+) -> list[dict[str, Any]]:
+    """Return what the page says about the models under one hypothesis."""
+    key, behind = claim["id"], _behind(claim)
     axis = Axis.of(rows, **behind)
-    drawn = panels.get(key, ())
-    of = f" of {', '.join(drawn)}" if drawn else ""
-    panel = f"{key} {name}: the curves behind the verdicts{of}. Numbers are in the table below."
-    cells: list[dict[str, Any]] = [
+    return [
         {
             "row": row,
-            "anchor": f"{prefix}{slug(f'{key}-{row.model}')}",
+            "anchor": f"{prefix}{_anchor(f'{key}-{row.model}', taken)}",
             "mark": axis.mark(row),
             "strip": Axis.of([row], **behind).figure(row),
             "says": _says(row, axis),
@@ -70,18 +96,27 @@ def _claim(
         }
         for row in rows
     ]
+
+
+def _claim(
+    run: Run, claim: Mapping[str, Any], cells: list[dict[str, Any]], drawn: Sequence[str]
+) -> dict[str, Any]:
+    key, name = claim["id"], claim["name"]
+    shown = _collected(run, f"stimuli/{key}.nc")
+    of = f" of {', '.join(drawn)}" if drawn else ""
+    panel = f"{key} {name}: the curves behind the verdicts{of}. Numbers are in the table below."
+    rows = [cell["row"] for cell in cells]
     return {
         **claim,
-        "anchor": f"{prefix}{slug(key)}",
         "cells": {row.model: cell for row, cell in zip(rows, cells, strict=True)},
         "judged": [cell for cell in cells if cell["row"].verdict != Outcome.NA],
         "absent": _by_reason([cell for cell in cells if cell["row"].verdict == Outcome.NA]),
-        "ticks": axis.ticks(),
+        "ticks": Axis.of(rows, **_behind(claim)).ticks(),
         "drawn": drawn,
         "replicas": any(row.replicas for row in rows),
-        "figure": figure_of(run.folder / "figures" / key, panel),
-        "stimuli": list(_stimuli(run.folder / "stimuli" / f"{key}.nc")),
-        "seen_by": _seen_by(run.folder / "stimuli" / f"{key}.nc"),
+        "figure": figure_of(run, f"figures/{key}", panel),
+        "stimuli": [] if shown is None else list(_stimuli(shown)),
+        "seen_by": "" if shown is None else _seen_by(shown),
     }
 
 
@@ -109,16 +144,30 @@ def _by_reason(cells: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]
     return found
 
 
-def figure_of(stem: Path, text: str) -> dict[str, str] | None:
-    """Return a figure as a data URI; an image, so that its parts cannot clash with others'."""
-    svg, png = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
-    if svg.is_file() and svg.stat().st_size <= LARGEST_SVG:
-        path, kind = svg, "image/svg+xml"
-    elif png.is_file():
-        path, kind = png, "image/png"
-    else:
-        return None
-    return {"source": _uri(path.read_bytes(), kind), "text": text}
+def figure_of(run: Run, name: str, text: str) -> dict[str, str] | None:
+    """Return a figure as a data URI; an image, so that its parts cannot clash with others'.
+
+    Only what the run says it has drawn from its present numbers is taken.
+    """
+    drawn = listed(run.folder, FIGURES) if read_record(run.folder / FIGURES).get("state") else []
+    there = {
+        file: run.folder / file
+        for file in (f"{name}.svg", f"{name}.png")
+        if file in drawn and (run.folder / file).is_file()
+    }
+    svg, png = there.get(f"{name}.svg"), there.get(f"{name}.png")
+    if svg is not None and svg.stat().st_size <= LARGEST_SVG:
+        return {"source": _uri(svg.read_bytes(), "image/svg+xml"), "text": text}
+    if png is not None:
+        return {"source": _uri(png.read_bytes(), "image/png"), "text": text}
+    return None
+
+
+def _collected(run: Run, name: str) -> Path | None:
+    """Return a file that goes with the tables; runs of older versions do not list theirs."""
+    path = run.folder / name
+    stands = name in listed(run.folder, COLLECTED) or not (run.folder / COLLECTED).is_file()
+    return path if stands and path.is_file() else None
 
 
 def _uri(data: bytes, kind: str) -> str:
@@ -126,9 +175,7 @@ def _uri(data: bytes, kind: str) -> str:
 
 
 def _stimuli(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the thumbnails that a run kept of a protocol; none in runs of older versions."""
-    if not path.is_file():
-        return
+    """Yield the thumbnails that a run kept of a protocol."""
     from PIL import Image
 
     found = xr.load_dataset(path, engine="h5netcdf")
@@ -150,8 +197,6 @@ def _stimuli(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _seen_by(path: Path) -> str:
-    if not path.is_file():
-        return ""
     with xr.open_dataset(path, engine="h5netcdf") as found:
         return str(found["model"].item())
 

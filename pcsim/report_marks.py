@@ -13,7 +13,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from pcsim.report_text import number
+from pcsim.plots_style import LARGEST
+from pcsim.report_text import ROUNDING, number
 from pcsim.verdict import Verdict
 
 __all__ = ["Axis", "trace_mark"]
@@ -64,7 +65,7 @@ class Axis:
         names = ("effect", "control_effect")
         points = [null, *(reference or ())]
         points += [v for row in rows for n in names if (v := getattr(row, n)) is not None]
-        points = [v for v in points if math.isfinite(v)]
+        points = [v for v in points if abs(v) <= LARGEST] or [0.0]
         ends = [
             v
             for row in rows
@@ -72,14 +73,15 @@ class Axis:
                 row.low, row.high, row.control_low, row.control_high,
                 *row.replicas, *row.control_replicas,
             )
-            if v is not None and math.isfinite(v)
+            if v is not None and abs(v) <= LARGEST
         ]  # fmt: skip
         first, last = min(points), max(points)
         reach = REACH * (last - first) or 1.0
         low = max(min([first, *ends]), first - reach)
         high = min(max([last, *ends]), last + reach)
-        if low == high:
-            low, high = low - 1.0, high + 1.0
+        if high - low < ROUNDING * max(1.0, abs(low), abs(high)):
+            wide = max(1.0, abs(low) / 1000.0, abs(high) / 1000.0)
+            low, high = low - wide, high + wide
         return cls(low, high, null, rope, reference)
 
     def place(self, value: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pcsim.verdict import Verdict
 
-__all__ = ["expected", "miss", "number", "p_value", "plain", "slug", "span"]
+__all__ = ["ROUNDING", "expected", "miss", "number", "p_value", "plain", "slug", "span"]
 
 ROUNDING = 1e-12
 """Numbers below are shown as 0: they are what rounding leaves of it."""

@@ -15,7 +15,15 @@ import numpy as np
 
 from pcsim.messages import refusal
 
-__all__ = ["atomic_path", "cache_folder", "read_json", "to_plain", "write_json", "write_text"]
+__all__ = [
+    "atomic_path",
+    "cache_folder",
+    "read_json",
+    "read_record",
+    "to_plain",
+    "write_json",
+    "write_text",
+]
 
 
 def cache_folder() -> Path:
@@ -159,3 +167,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except ValueError as error:
         found = f"text that is not JSON ({error})"
         raise ValueError(refusal(where, found, "JSON", "Write the file anew.")) from None
+
+
+def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON mapping that can be made again: empty if there is none, or it is damaged."""
+    try:
+        record = read_json(path)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}

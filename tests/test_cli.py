@@ -14,6 +14,7 @@ from pcsim import catalog
 from pcsim.cli import main
 from pcsim.cli_battery import hypothesis_name, table
 from pcsim.cli_settings import fitted, pairs
+from pcsim.experiment import run_experiment
 from pcsim.responses import open_responses
 from pcsim.verdict import Outcome, Verdict
 
@@ -192,6 +193,8 @@ def test_simulate(capsys, files):
         (("--stimulus", "bars", "--set", "lenght=2"), "Did you mean 'length'"),
         (("--stimulus", "bars", "--set", "x=0.1"), "circuit.x or stimulus.x"),
         (("--stimulus", "bars", "--set", "model.x=0.1"), "prefix 'model'"),
+        (("--stimulus", "bars", "--set", "gain=no"), "gain=no, expected a number"),
+        (("--stimulus", "bars", "--set", "contrast=no"), "contrast=no, expected a number"),
         (("--stimulus", "bars", "--set", "length"), "Try --set contrast=0.5"),
         (("--stimulus", "video_sequences"), "Add --set path=..."),
         (("--stimulus", "bars", "-o", "r.txt"), "ending in .nc or .zarr"),
@@ -221,6 +224,20 @@ def test_test_a_model_of_your_own(capsys, files, monkeypatch):
     assert "13 of 13 pieces are there already" in err
     code, _, err = call(capsys, *given, "--seeds", 2, "--out", files / "own")
     assert "Only 2 replicas" in (files / "own" / "verdicts.csv").read_text()
+
+
+def test_test_prints_its_own_verdicts_whatever_is_in_the_folder_by_then(capsys, files, monkeypatch):
+    def another_test_follows(*arguments, **options):
+        run = run_experiment(*arguments, **options)
+        (run.folder / "verdicts.csv").write_text("theirs")
+        return run
+
+    monkeypatch.setattr("pcsim.cli_battery.run_experiment", another_test_follows)
+    given = ("test", files / "mine.py", "--model", files / "linear.py", "--workers", 0)
+    code, out, err = call(capsys, *given, "--out", files / "run")
+    assert code == 0, err
+    assert "SUPPORTED" in out
+    assert (files / "run" / "verdicts.csv").read_text() == "theirs"
 
 
 def test_test_refuses_what_it_does_not_know(capsys, files):
@@ -296,6 +313,20 @@ def test_settings():
         "models": ("RB",),
         "n": 3,
     }
+
+
+def test_true_false_and_none_are_read_in_any_case():
+    given = ["a=false", "b=TRUE", "c=none", "d=RB,false", "e=falsehood", "f='none'"]
+    read = {"a": False, "b": True, "c": None, "d": ("RB", False), "e": "falsehood", "f": "none"}
+    assert pairs(given) == read
+
+
+@pytest.mark.parametrize("default", [True, 3, 0.5])
+def test_text_for_a_number_or_a_truth_is_refused(default):
+    with pytest.raises(ValueError, match=r"--set: found n=yes, expected (true or false|a number)"):
+        fitted({"n": "yes"}, {"n": default})
+    assert fitted({"n": None}, {"n": default}) == {"n": None}
+    assert fitted({"n": "yes"}, {"n": "no"}) == {"n": "yes"}
 
 
 def test_hypotheses_by_name_id_and_path():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -14,6 +15,7 @@ from pcsim.experiment_battery import Battery, battery_pieces, evidence, slug
 from pcsim.experiment_exclusions import read_exclusions
 from pcsim.experiment_figures import evidence_of
 from pcsim.hypothesis import Hypothesis
+from pcsim.report import write_report
 from pcsim.roster import ROSTER
 from pcsim.stimuli import white_noise
 from pcsim.verdict import Outcome, read_csv
@@ -249,6 +251,21 @@ def test_a_change_of_the_hypothesis_trains_nothing_anew(tmp_path, toy):
     assert first.piece("train/strong/0") == second.piece("train/strong/0")
     assert first.piece("observe/T1/strong/0") != second.piece("observe/T1/strong/0")
     assert first.piece("judge/T1/strong") != second.piece("judge/T1/strong")
+
+
+def test_stimuli_and_responses_of_earlier_settings_go(toy, tmp_path):
+    run = run_experiment(EXPERIMENT, settings=toy, out=tmp_path / "run", workers=0)
+    assert (run.folder / "stimuli" / "T1.nc").is_file()
+    own = run.folder / "responses" / "mine.nc"
+    own.write_text("mine")
+    dumb = {**toy, "models": (toy["models"][1],)}
+    run_experiment(EXPERIMENT, settings=dumb, out=tmp_path / "run", workers=0)
+    assert [path.name for path in (run.folder / "responses").iterdir()] == ["mine.nc"]
+    assert not list((run.folder / "stimuli").iterdir())
+    # What another program left there is not shown as if the run had made it.
+    shutil.copyfile(run.piece("observe/T1/strong/0") / "stimuli.nc", run.folder / "stimuli/T1.nc")
+    write_report([run.folder], tmp_path / "report.html")
+    assert "What is shown" not in (tmp_path / "report.html").read_text()
 
 
 def test_pieces_with_seeds_as_a_number():

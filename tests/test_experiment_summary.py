@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from pcsim import catalog
 from pcsim.experiment import run_experiment
 from pcsim.storage import read_json, write_json
-from pcsim.verdict import Outcome, Verdict, to_csv
+from pcsim.verdict import Outcome, Verdict, read_csv, to_csv
 
 TABLE = catalog.load("experiments", "thesis_correspondences")
 SUMMARY = catalog.load("experiments", "evidence_summary")
@@ -175,3 +176,19 @@ def test_what_is_no_battery_is_refused(tmp_path):
 def test_batteries_that_disagree_are_refused(tmp_path):
     with pytest.raises(RuntimeError, match="SUPPORTED and REFUTED for RB under H10"):
         made(SUMMARY, tmp_path, CELLS, [one("H10", "RB", R)])
+
+
+MEASURED = replace(CELLS[0], effect=0.5, low=0.4, high=0.6, control_effect=0.1, p=0.01)
+
+
+@pytest.mark.parametrize("name", ["effect", "low", "high", "control_effect"])
+def test_batteries_whose_numbers_differ_are_refused(tmp_path, name):
+    words = rf"{name.replace('_', ' ')} 0\.\d and 0\.55 for RB under H10"
+    with pytest.raises(RuntimeError, match=words):
+        made(SUMMARY, tmp_path, [MEASURED], [replace(MEASURED, **{name: 0.55})])
+
+
+def test_batteries_may_differ_in_rounding_and_in_what_p_is_corrected_for(tmp_path):
+    again = replace(MEASURED, effect=0.5 + 1e-13, p_holm=0.03)
+    run = made(SUMMARY, tmp_path, [MEASURED], [again])
+    assert len(read_csv(run.piece("verdicts") / "verdicts.csv")) == 1

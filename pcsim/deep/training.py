@@ -7,7 +7,8 @@ number of the step, so a run that was stopped goes on to the same curve, bit for
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,15 @@ from pcsim.deep.run_identity import check_identity, check_same, run_identity
 from pcsim.deep.training_progress import Report, silent, training_progress
 from pcsim.deep.training_settings import TrainingSettings
 from pcsim.deep.training_step import (
-    DIVERGED,
+    CHECK_EVERY,
     TrainingStep,
+    check_finite_step,
     check_loss,
     check_prepared,
     generator_for,
+    parameter_groups,
     shuffled,
+    torch_settings,
 )
 from pcsim.messages import refusal
 
@@ -44,8 +48,6 @@ __all__ = ["Trained", "TrainingSettings", "restore", "train"]
 
 Prepare = Callable[[Tensor, torch.Generator], Tensor]
 LAST, BEST = "last.safetensors", "best.safetensors"
-CHECK_EVERY = 50
-"""Steps between looks at whether the loss is still finite: each waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def train(
 ) -> Trained:
     """Train in place; a folder that holds an unfinished run of the same settings is gone on with.
 
+    The modules are left in eval mode.
+
     Under ``torchrun`` every process calls this with the same arguments; each takes its share of
     every batch, and gradients are averaged. Only the first writes and reports.
 
@@ -105,7 +109,8 @@ def train(
         settings, another model, inference or estimator, or other data) or a damaged file.
     RuntimeError
         If the run diverges: a loss or a weight is no longer finite, or a free energy is above
-        `WORST` times that of the first epoch. The last checkpoint is kept.
+        `WORST` times that of the first epoch. The last checkpoint is kept; what the modules hold is
+        lost.
     """
     check_rows("train", model, x)
     if validation is not None:
@@ -128,23 +133,6 @@ def score(record: dict[str, Any]) -> float:
     return float(value)
 
 
-@contextlib.contextmanager
-def torch_settings(settings: TrainingSettings) -> Iterator[None]:
-    """Inside the block, TF32 in matrix products if asked for, and graphs that can be used twice."""
-    import torch._functorch.config as compiled
-
-    before, donated = torch.get_float32_matmul_precision(), compiled.donated_buffer
-    # Inference takes a gradient and keeps the graph for the model's own.
-    compiled.donated_buffer = donated and not settings.compile
-    if settings.precision == "tf32":
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-        compiled.donated_buffer = donated
-
-
 class Run:
     """A training run: modules, optimiser and what is known of the epochs so far."""
 
@@ -163,7 +151,9 @@ class Run:
         self.dtype = torch.float64 if settings.precision == "float64" else torch.float32
         parts = {"model": model, "inference": inference, "estimator": settings.estimator}
         self.identity = None if folder is None else run_identity(parts, x, validation, prepare)
-        self.step = TrainingStep(model, inference, settings.estimator).to(group.device, self.dtype)
+        # A copy: what an estimator remembers is of one run, and settings are used for many.
+        estimator = copy.deepcopy(settings.estimator)
+        self.step = TrainingStep(model, inference, estimator).to(group.device, self.dtype)
         self.x = x.to(group.device)
         self.validation = None if validation is None else validation.to(group.device)
         self.batch_size = share_of(min(settings.batch_size, len(x)), group)
@@ -171,7 +161,7 @@ class Run:
             for module in self.step.modules():
                 if isinstance(module, FullyConnected):
                     module.compile()
-        self.parts = parameter_groups(self.step)
+        self.parts = parameter_groups("train", self.step)
         groups = [{"params": part} for part in self.parts]
         self.optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
         self.shared = group.shared(self.step)
@@ -204,6 +194,7 @@ class Run:
                 after_epoch(len(self.history))
         if self.settings.patience is not None and self.best is not None:
             load_module("train", self.step, self.best, "step.")
+        self.step.eval()
 
     def learn(self, epoch: int) -> float:
         """Go once through the data; return the mean free energy met on the way."""
@@ -247,7 +238,7 @@ class Run:
                 if self.constraint is None
                 else self.constraint.objective(settings.objective)
             ),
-            estimator=settings.estimator,
+            estimator=self.step.estimator,
             generator=generator,
         )
         half = settings.precision == "bfloat16"
@@ -269,10 +260,7 @@ class Run:
     def check(self, total: Tensor, step: int, n_met: int) -> None:
         """Stop a run that diverged before it is written down."""
         total = self.group.mean(total)
-        finite = [total.sum()] + [p.detach().sum() for part in self.parts for p in part]
-        if not bool(torch.isfinite(torch.stack([one.double() for one in finite])).all()):
-            found = f"a loss or a weight NaN or infinite by step {step + 1}"
-            raise RuntimeError(refusal("train", found, "finite numbers", DIVERGED))
+        check_finite_step("train", total, [p for part in self.parts for p in part], step)
         assert self.first is not None
         first = self.history[0]["train"] if self.history else float(self.group.mean(self.first))
         check_loss("train", float(total[1]) / n_met, first, self.step.model.n_x, step)
@@ -348,19 +336,6 @@ def share_of(batch_size: int, group: Workers) -> int:
         advice = "Choose a multiple of the number of processes."
         raise ValueError(refusal("train", found, "equal shares", advice))
     return batch_size // group.count
-
-
-def parameter_groups(step: TrainingStep) -> list[list[nn.Parameter]]:
-    """Return what is to learn of the model and of the inference; what is frozen is left out."""
-    inference = step.inference
-    parts = [list(step.model.parameters())]
-    if isinstance(inference, nn.Module):
-        parts.append(list(inference.parameters()))
-    learned = [[one for one in part if one.requires_grad] for part in parts]
-    if not any(learned):
-        advice = "Call requires_grad_() on what is to learn."
-        raise ValueError(refusal("train", "nothing that learns", "a free parameter", advice))
-    return [part for part in learned if part]
 
 
 def restore(model: LatentGaussian, inference: Inference, folder: str | Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcsim.deep.best_weights import BEST, LAST, best_epoch, best_so_far, restore, score
 from pcsim.deep.checkpoint import (
     load_checkpoint,
     load_module,
@@ -28,7 +29,7 @@ from pcsim.deep.inference import Evaluation, Inference, check_rows, infer
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.objective import KLConstraint
-from pcsim.deep.run_identity import check_identity, check_same, run_identity
+from pcsim.deep.run_identity import check_fixed, check_identity, check_same, run_identity
 from pcsim.deep.training_progress import Report, silent, training_progress
 from pcsim.deep.training_settings import TrainingSettings
 from pcsim.deep.training_step import (
@@ -47,7 +48,6 @@ from pcsim.messages import refusal
 __all__ = ["Trained", "TrainingSettings", "restore", "train"]
 
 Prepare = Callable[[Tensor, torch.Generator], Tensor]
-LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def train(
     ------
     ValueError
         If the data do not fit the model or its output, or the folder holds another run (of other
-        settings, another model, inference or estimator, or other data) or a damaged file.
+        settings, another model, inference or estimator, other frozen weights or other data), a
+        damaged file, or a run whose best weights `patience` asks for and that did not keep them.
     RuntimeError
         If the run diverges: a loss or a weight is no longer finite, or a free energy is above
         `WORST` times that of the first epoch. The last checkpoint is kept; what the modules hold is
@@ -125,12 +126,6 @@ def train(
         with shown if quiet else training_progress(settings.n_epochs, n_done) as report:
             run.finish(report, after_epoch)
         return Trained(run.history, run.is_stuck())
-
-
-def score(record: dict[str, Any]) -> float:
-    """Return what an epoch is judged by."""
-    value = record["train"] if record["validation"] is None else record["validation"]
-    return float(value)
 
 
 class Run:
@@ -170,6 +165,7 @@ class Run:
         target = settings.kl_target
         self.constraint = None if target is None else KLConstraint(target=target)
         self.best: dict[str, Tensor] | None = None
+        self.best_epoch: int | None = None
         self.first: Tensor | None = None
 
     def check_data(self) -> None:
@@ -292,23 +288,32 @@ class Run:
 
     def keep(self) -> None:
         """Write the checkpoint if it is due, and remember the best weights."""
-        settings, epoch = self.settings, len(self.history)
-        modules = {f"step.{name}": one for name, one in self.step.state_dict().items()}
-        record: dict[str, Any] = {"settings": settings.record(), "history": self.history}
-        record["identity"] = self.identity
+        settings, n_done = self.settings, len(self.history)
+        is_best = settings.patience is not None and best_epoch(self.history) == n_done - 1
+        if is_best:
+            state = self.step.state_dict()
+            self.best = {f"step.{name}": one.detach().cpu().clone() for name, one in state.items()}
+            self.best_epoch = n_done - 1
+        is_last = n_done == settings.n_epochs or self.is_stuck()
+        # The last before the best, so that the best is never of an epoch that the run forgot.
+        if is_last or is_best or n_done % settings.checkpoint_every == 0:
+            self.write(LAST)
+        if is_best:
+            self.write(BEST)
+        self.group.wait()
+
+    def write(self, name: str) -> None:
+        """Write a checkpoint, if there is a folder and this process leads."""
+        if self.folder is None or not self.group.leads:
+            return
+        record: dict[str, Any] = {"settings": self.settings.record(), "history": self.history}
+        record |= {"identity": self.identity, "best_epoch": self.best_epoch}
         if self.constraint is not None:
             record["log_multiplier"] = self.constraint.log_multiplier
-        is_best = score(self.history[-1]) <= min(map(score, self.history))
-        if settings.patience is not None and is_best:
-            self.best = {name: one.detach().cpu().clone() for name, one in modules.items()}
-        if self.folder is not None and self.group.leads:
-            if settings.patience is not None and is_best:
-                save_checkpoint(self.folder / BEST, modules, record)
-            last = epoch == settings.n_epochs or self.is_stuck()
-            if last or epoch % settings.checkpoint_every == 0:
-                state = optimiser_tensors(self.optimiser, "optimiser.")
-                save_checkpoint(self.folder / LAST, {**modules, **state}, record)
-        self.group.wait()
+        tensors = {f"step.{name}": one for name, one in self.step.state_dict().items()}
+        if name == LAST:
+            tensors |= optimiser_tensors(self.optimiser, "optimiser.")
+        save_checkpoint(self.folder / name, tensors, record)
 
     def resume(self) -> None:
         """Take up the run that the folder holds, if it holds one."""
@@ -319,14 +324,25 @@ class Run:
         check_same(where, record.get("settings"), self.settings)
         if self.identity is not None:
             check_identity(where, record.get("identity"), self.identity)
+        check_fixed(where, self.step, tensors, "step.")
+        if self.settings.patience is not None:
+            self.best = best_so_far(where, self.folder, (tensors, record))
+            self.best_epoch = best_epoch(record["history"])
         load_module(where, self.step, tensors, "step.")
         restore_optimiser(where, self.optimiser, tensors, "optimiser.")
         self.history = list(record["history"])
         if self.constraint is not None:
             multiplier = float(record["log_multiplier"])
             self.constraint = replace(self.constraint, log_multiplier=multiplier)
-        if self.settings.patience is not None and (self.folder / BEST).exists():
-            self.best = load_checkpoint(self.folder / BEST)[0]
+        if record.get("best_epoch", "unknown") != self.best_epoch:
+            self.mark_patience()
+        self.group.wait()
+
+    def mark_patience(self) -> None:
+        """Write down that patience began or ended, which says what weights the run is to leave."""
+        if self.best_epoch == len(self.history) - 1:
+            self.write(BEST)
+        self.write(LAST)
 
 
 def share_of(batch_size: int, group: Workers) -> int:
@@ -336,16 +352,3 @@ def share_of(batch_size: int, group: Workers) -> int:
         advice = "Choose a multiple of the number of processes."
         raise ValueError(refusal("train", found, "equal shares", advice))
     return batch_size // group.count
-
-
-def restore(model: LatentGaussian, inference: Inference, folder: str | Path) -> dict[str, Any]:
-    """Give modules the weights that `train` left in a folder; return the checkpoint's record.
-
-    The best weights if the run had `patience`, else the last.
-    """
-    name = BEST if (Path(folder) / BEST).exists() else LAST
-    tensors, record = load_checkpoint(Path(folder) / name)
-    # What an estimator remembers is of use to training alone.
-    tensors = {n: v for n, v in tensors.items() if not n.startswith("step.estimator.")}
-    load_module(f"restore {folder}", TrainingStep(model, inference), tensors, "step.")
-    return record

@@ -11,6 +11,7 @@ import torch
 from pcsim.deep.curvature import latent_curvature
 from pcsim.deep.draw import Draw
 from pcsim.deep.full_covariance import FullCovariance
+from pcsim.deep.gaussians import RowGenerators, noise
 from pcsim.deep.inference import Evaluation, infer
 from pcsim.deep.inference_exact import Exact
 from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
@@ -199,6 +200,33 @@ def test_damped_ascent_judges_both_ends_on_the_same_noise(generator):
     after = model.free_energy(x, step.q, generator=again.generator).total
     assert (after <= before + 1e-6).all()
     assert (after < before).float().mean() > 0.9
+
+
+def test_damped_ascent_of_a_batch_is_that_of_each_example_alone(generator):
+    model = LatentGaussian(6, (3,), decoders=[FullyConnected(3, [8])], generator=generator).double()
+    x = torch.bernoulli(torch.full((7, 6), 0.4).double(), generator=generator)
+    ascent = GradientAscent(optimiser="damped", step=1.0, n_iterations=4)
+
+    def rows():
+        return [torch.Generator().manual_seed(seed) for seed in range(7)]
+
+    both = infer(ascent, model, x, generator=RowGenerators(rows()))
+    for place, own in enumerate(rows()):
+        alone = infer(ascent, model, x[place : place + 1], generator=own)
+        torch.testing.assert_close(both.trace[:, place], alone.trace[:, 0], rtol=0, atol=1e-10)
+
+
+def test_row_generators_draw_the_same_again_from_a_state():
+    like = torch.zeros(1)
+    rows = RowGenerators([torch.Generator().manual_seed(seed) for seed in (4, 7)])
+    noise((2, 2, 3), like, rows)
+    state = rows.get_state()
+    drawn = noise((2, 2, 3), like, rows)
+    assert not torch.equal(noise((2, 2, 3), like, rows), drawn)
+    rows.set_state(state)
+    assert torch.equal(noise((2, 2, 3), like, rows), drawn)
+    rows.set_state(state)
+    assert torch.equal(noise((2, 2, 3), like, rows), drawn)
 
 
 def test_preconditioned_refuses_a_family_without_known_curvature(refused, generator):

@@ -18,7 +18,9 @@ from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected
-from pcsim.deep.posteriors import MeanField, TopDown
+from pcsim.deep.outputs import Gaussian
+from pcsim.deep.posteriors import MeanField, Point, TopDown
+from pcsim.priors import Flat, GaussianPrior, SparsePrior
 
 OPTIMISERS = [
     ("preconditioned", 0.5, 1.0, 200),
@@ -155,6 +157,61 @@ def test_curvature_of_linear_logits_is_the_diagonal_of_the_hessian(generator):
 
     hessian = torch.autograd.functional.hessian(energy, z[0, 0])
     torch.testing.assert_close(found[0], hessian.diagonal(), rtol=0, atol=1e-12)
+
+
+FURTHER = {
+    "gaussian": GaussianPrior(mean=0.3, precision=20.0),
+    "vector": GaussianPrior(precision=torch.tensor([0.5, 4.0, 20.0]).double()),
+    "matrix": GaussianPrior(
+        precision=torch.tensor([[4.0, 0.7, 0.0], [0.7, 9.0, 0.2], [0.0, 0.2, 20.0]]).double()
+    ),
+    "flat": Flat(),
+}
+
+
+@pytest.mark.parametrize("name", list(FURTHER))
+def test_curvature_counts_further_priors_as_the_hessian_does(name, generator):
+    prior = FURTHER[name]
+    model = LatentGaussian(6, (3,), priors=[prior], generator=generator).double()
+    x, z = normal(generator, 1, 6).gt(0).double(), normal(generator, 1, 1, 3)
+    nothing = [torch.zeros(1, 1)]
+    (found,) = latent_curvature(model, x, Draw([z], nothing, nothing, [None], nothing[0]))
+
+    def energy(point):
+        return model.free_energy(x, Point((point[None],))).total.sum()
+
+    hessian = torch.autograd.functional.hessian(energy, z[0, 0])
+    torch.testing.assert_close(found[0], hessian.diagonal(), rtol=0, atol=1e-12)
+
+
+def test_curvature_of_a_sparse_prior_is_that_of_the_parabola_that_touches_it(generator):
+    model, plain = (
+        LatentGaussian(6, (3,), priors=[prior], generator=torch.Generator().manual_seed(3)).double()
+        for prior in (SparsePrior(alpha=4.0), None)
+    )
+    x, z = normal(generator, 4, 6).gt(0).double(), normal(generator, 2, 4, 3)
+    nothing = [torch.zeros(2, 4)]
+    draw = Draw([z], nothing, nothing, [None], nothing[0])
+    (found,), (without,) = (latent_curvature(one, x, draw) for one in (model, plain))
+    # d energy / d z over z, at each of both samples
+    slope = 0.5 * torch.func.grad(lambda u: (4.0 * torch.log1p(u * u)).sum())(z)
+    torch.testing.assert_close(found - without, (slope / z).mean(0), rtol=0, atol=1e-12)
+
+
+def test_a_mode_under_a_steep_further_prior_is_found(generator):
+    # Prior and further prior are one Gaussian of precision 1 + 20 about 20 m / 21.
+    column, precision = normal(generator, 10, 1), 20.0
+    model = LatentGaussian(
+        10, (1,), Gaussian(0.7), priors=[GaussianPrior(mean=0.3, precision=precision)]
+    ).double()
+    with torch.no_grad():
+        model.heads[0].weight.copy_(column)
+        model.heads[0].bias.zero_()
+    x = normal(generator, 3, 10)
+    (found,) = infer(PointEstimate(), model, x).q.parameters
+    whole = 1 + precision + 0.7 * column.square().sum()
+    expected = (0.7 * x @ column + precision * 0.3) / whole
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
 def test_damped_ascent_halves_the_step_of_each_example_until_its_energy_falls(generator):

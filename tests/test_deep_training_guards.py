@@ -239,6 +239,12 @@ def test_data_are_judged_as_they_come_out_of_their_preparation(refused, x):
     assert "on which `prepare` fails" in message
     message = refused(train, *build(), x, SETTINGS, prepare=lambda rows, _: 3 * rows)
     assert "0 to 1 for Bernoulli" in message
+    modules = build(Gaussian(1.0))
+    before = tensors(*modules)
+    message = refused(train, *modules, x, SETTINGS, prepare=lambda rows, _: rows * math.nan)
+    assert "640 of 640 entries NaN or infinite after `prepare`" in message
+    after = zip(before, tensors(*modules), strict=True)
+    assert all(torch.equal(one, other) for one, other in after)
 
 
 def test_checking_data_draws_nothing_that_training_draws(x, monkeypatch):

@@ -112,6 +112,10 @@ def check_prepared(
             reason = str(error).splitlines()[0].rstrip(".")
             expected, advice = "data that it takes", f"It says: {reason}."
             raise ValueError(refusal(where, found, expected, advice)) from None
+        if not bool(torch.isfinite(prepared).all()):
+            bad = int((~torch.isfinite(prepared)).sum())
+            found = f"{bad} of {prepared.numel()} entries NaN or infinite after `prepare`"
+            raise ValueError(refusal(where, found, "finite numbers", "Mend `prepare` or the data."))
         model.output.check(where, prepared)
 
 

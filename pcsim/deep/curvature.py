@@ -39,10 +39,8 @@ def latent_curvature(model: LatentGaussian, x: Tensor, draw: Draw) -> list[Tenso
 
 def _from_prior(prior: Prior, z: Tensor) -> Tensor:
     if isinstance(prior, SparsePrior):  # of each latent apart: no matrix an example
-        own = prior.curvature(z[..., None], torch)[..., 0, 0]
-    else:
-        own = prior.curvature(z, torch).diagonal()
-    return own.to(z)
+        return torch.as_tensor(prior.curvature(z[..., None], torch)[..., 0, 0]).to(z)
+    return torch.as_tensor(prior.curvature(z, torch)).diagonal().to(z)
 
 
 def _from_data(model: LatentGaussian, x: Tensor, z: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class RowGenerators(torch.Generator):
         """Return the states of the rows, (B, bytes)."""
         return torch.stack([one.get_state() for one in self.rows])
 
-    def set_state(self, state: Tensor) -> RowGenerators:  # type: ignore[override]
+    def set_state(self, state: Tensor) -> RowGenerators:
         """Put the rows back into the states that `get_state` returned."""
         for one, own in zip(self.rows, state, strict=True):
             one.set_state(own.clone())

@@ -35,9 +35,8 @@ from pcsim.deep.networks import FullyConnected  # noqa: E402
 from pcsim.deep.outputs import Bernoulli  # noqa: E402
 from pcsim.deep.pc_fast import PlainTrainer  # noqa: E402
 from pcsim.deep.pc_inference import GradientDescent  # noqa: E402
-from pcsim.deep.training import torch_settings  # noqa: E402
 from pcsim.deep.training_settings import TrainingSettings  # noqa: E402
-from pcsim.deep.training_step import TrainingStep, generator_for  # noqa: E402
+from pcsim.deep.training_step import TrainingStep, generator_for, torch_settings  # noqa: E402
 from pcsim.storage import write_json  # noqa: E402
 
 HERE = Path(__file__).resolve().parent

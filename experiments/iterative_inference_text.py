@@ -96,7 +96,7 @@ def train_arm(
     result = {
         "bound": perplexity(-words.new_tensor(one["free_energy"]), words),
         "importance": perplexity(words.new_tensor(one["log_likelihood"]), words),
-        "unigram": unigram(found["train"], found["test"]),
+        "unigram": unigram(found["train"][:n_train], found["test"][:n_test]),
         "best_epoch": trained.best["epoch"], "history": trained.history, "steps": one["steps"],
         "watched": read_json(folder / "watched.json"), "active_units": one["active_units"],
     }  # fmt: skip

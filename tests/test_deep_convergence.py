@@ -9,14 +9,17 @@ import torch
 from pcsim.deep.convergence import closing, descent, first_reaching, gap_closed
 from pcsim.deep.encodings import ErrorEncoding, GradientEncoding
 from pcsim.deep.frames import moving
+from pcsim.deep.full_covariance import FullCovariance
 from pcsim.deep.inference import Evaluation, infer
-from pcsim.deep.inference_gradient import GradientAscent
+from pcsim.deep.inference_direct import Direct
+from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
+from pcsim.deep.inference_hybrid import Hybrid
 from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected, TwoStreams
 from pcsim.deep.pairs import paired
-from pcsim.deep.posteriors import Point
+from pcsim.deep.posteriors import MeanField, Point
 from pcsim.deep.streams import crossed_updates, variance_shares
 from pcsim.deep.transport import (
     ShuffledErrors,
@@ -88,6 +91,39 @@ def test_a_warm_start_goes_on_from_where_it_is_put(generator):
     curve = descent(rule, model, x, n_iterations=2, start=start)
     best = lowest(model, exact, x)
     np.testing.assert_allclose(curve, [best] * 3, rtol=0, atol=1e-12)
+
+
+def test_a_descent_has_a_row_an_iteration_whatever_the_inference_and_its_start(generator):
+    exact = orthogonal(generator, (0.5, 0.9, 1.4))
+    x, model = normal(generator, 5, 6), exact.model()
+    best = lowest(model, exact, x)
+    mode = PointEstimate(optimiser="preconditioned", step=1.0)
+    start = Point((exact.posterior(x)[0] + 0.3,))
+    given = model.free_energy(x, start).total.detach().numpy()
+    # One step of the rule is all it takes; it starts at the prior, wherever we start.
+    curve = descent(mode, model, x, n_iterations=3, start=start)
+    np.testing.assert_allclose(curve, [given, best, best, best], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        descent(mode, model, x, n_iterations=0, start=start), [given], rtol=0, atol=1e-12
+    )
+    # A guess that is exact and a refinement that runs off, from there and from the start.
+    away = GradientAscent(optimiser="gradient", step=0.1, start=Point.at_prior)
+    hybrid = Hybrid(PointEstimate(step=1.0, n_iterations=2), away)
+    cold = descent(hybrid, model, x, n_iterations=3)
+    np.testing.assert_allclose(cold, [best] * 4, rtol=0, atol=1e-12)
+    warm = descent(hybrid, model, x, n_iterations=3, start=start)
+    np.testing.assert_allclose(warm, [given, best, best, best], rtol=0, atol=1e-12)
+
+
+def test_a_single_step_repeats_after_a_given_start(generator):
+    exact = orthogonal(generator, (0.5, 0.9, 1.4))
+    x, model = normal(generator, 5, 6), exact.model()
+    direct = Direct(model, widths=[[8]], start=Point.at_prior, generator=generator)
+    start = Point((exact.posterior(x)[0],))
+    (only,) = descent(direct, model, x, n_iterations=0)
+    curve = descent(direct, model, x, n_iterations=3, start=start)
+    best = lowest(model, exact, x)
+    np.testing.assert_allclose(curve, [best, only, only, only], rtol=0, atol=1e-12)
 
 
 def test_intervals_of_equal_examples_have_no_width(rng):
@@ -240,6 +276,38 @@ def test_streams_do_not_see_each_other(generator, refused):
     assert "even" in refused(TwoStreams, 3, 2, (7,))
     model = linear(normal(generator, 6, 3)).model()
     assert "ErrorEncoding" in refused(Iterative, model, segregated=True)
+
+
+BASAL = {
+    "point": (Point.at_prior, (3,), True, [0, 2]),
+    "mean field": (MeanField.at_prior, (3, 2), True, [0, 3]),
+    "mean field, no data": (MeanField.at_prior, (3, 2), False, [2]),
+    "full covariance": (FullCovariance.at_prior, (3, 2), True, [0, 3]),
+}
+"""Family -> its start, latents, whether the data are seen, the places of the data and their error
+among data, estimate and errors of the lowest network."""
+
+
+@pytest.mark.parametrize("name", list(BASAL))
+def test_the_basal_stream_sees_the_data_and_the_error_below_and_nothing_else(name, generator):
+    start, n_z, with_x, basal = BASAL[name]
+    n_networks = 1 if start == FullCovariance.at_prior else len(n_z)  # it has no levels
+    model = LatentGaussian(6, n_z, generator=generator).double()
+    network = Iterative(
+        model, encoding=ErrorEncoding(with_x=with_x), update="additive", segregated=True,
+        start=start, widths=[[8]] * n_networks, normalise_inputs=False, generator=generator,
+    )  # fmt: skip
+    x = torch.bernoulli(torch.full((4, 6), 0.5).double(), generator=generator)
+    evaluation = Evaluation(generator=generator)
+    step = evaluation.at(model, x, start(model, 4))
+    inputs = network.encoding.inputs(model, x, step, evaluation)[0]
+    assert [inputs[place].shape for place in basal] == [x.shape] * len(basal)
+    # What the features of the first stream depend on is found by their gradient.
+    leaves = [one.clone().requires_grad_() for one in inputs]
+    features = network._features(0, leaves, None, None)[:, :4]
+    slopes = torch.autograd.grad(features.sum(), leaves, materialize_grads=True)
+    assert [place for place, one in enumerate(slopes) if one.abs().max() > 0] == basal
+    infer(network, model, x, generator=generator)
 
 
 def test_student_interval_has_its_closed_form_and_pairs_use_it():

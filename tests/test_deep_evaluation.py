@@ -25,8 +25,10 @@ from pcsim.deep.evaluation_information import (
 )
 from pcsim.deep.full_covariance import FullCovariance
 from pcsim.deep.inference import infer
+from pcsim.deep.inference_direct import Direct
 from pcsim.deep.inference_exact import Exact
 from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
+from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.posteriors import MeanField
 
@@ -233,6 +235,24 @@ def test_bad_input_is_refused(refused, generator):
     assert "N above 1" in refused(active_units, torch.zeros(1, 3))
     message = refused(mutual_information, linear.q(x), generator=generator)
     assert "Infer with that family" in message
+    message = refused(mutual_information, q, level=2, generator=generator)
+    assert "found level 2, expected one of 1" in message
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.uint8, torch.int64])
+def test_data_of_another_type_than_the_model_are_refused(kind, refused, generator):
+    model = LatentGaussian(6, (3,), generator=generator).double()
+    direct = Direct(model, widths=[[8]], generator=generator)
+    x = torch.ones(2, 6).to(kind)
+    q = infer(direct, model, x.to(model.top), generator=generator).q
+    name = str(kind).removeprefix("torch.")
+    for message in (
+        refused(infer, direct, model, x, generator=generator),
+        refused(infer, GradientAscent(), model, x, generator=generator),
+        refused(elbo, model, x, q, generator=generator),
+    ):
+        assert f"x of {name} on cpu, expected x of float64 on cpu" in message
+    assert "x of float64 on meta" in refused(infer, direct, model, x.double().to("meta"))
 
 
 def test_gradient_magnitudes_are_those_of_the_closed_form(generator):

@@ -11,13 +11,16 @@ import torch
 from pcsim.deep.curvature import latent_curvature
 from pcsim.deep.draw import Draw
 from pcsim.deep.full_covariance import FullCovariance
+from pcsim.deep.gaussians import RowGenerators, noise
 from pcsim.deep.inference import Evaluation, infer
 from pcsim.deep.inference_exact import Exact
 from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected
-from pcsim.deep.posteriors import MeanField, TopDown
+from pcsim.deep.outputs import Gaussian
+from pcsim.deep.posteriors import MeanField, Point, TopDown
+from pcsim.priors import Flat, GaussianPrior, SparsePrior
 
 OPTIMISERS = [
     ("preconditioned", 0.5, 1.0, 200),
@@ -156,6 +159,61 @@ def test_curvature_of_linear_logits_is_the_diagonal_of_the_hessian(generator):
     torch.testing.assert_close(found[0], hessian.diagonal(), rtol=0, atol=1e-12)
 
 
+FURTHER = {
+    "gaussian": GaussianPrior(mean=0.3, precision=20.0),
+    "vector": GaussianPrior(precision=torch.tensor([0.5, 4.0, 20.0]).double()),
+    "matrix": GaussianPrior(
+        precision=torch.tensor([[4.0, 0.7, 0.0], [0.7, 9.0, 0.2], [0.0, 0.2, 20.0]]).double()
+    ),
+    "flat": Flat(),
+}
+
+
+@pytest.mark.parametrize("name", list(FURTHER))
+def test_curvature_counts_further_priors_as_the_hessian_does(name, generator):
+    prior = FURTHER[name]
+    model = LatentGaussian(6, (3,), priors=[prior], generator=generator).double()
+    x, z = normal(generator, 1, 6).gt(0).double(), normal(generator, 1, 1, 3)
+    nothing = [torch.zeros(1, 1)]
+    (found,) = latent_curvature(model, x, Draw([z], nothing, nothing, [None], nothing[0]))
+
+    def energy(point):
+        return model.free_energy(x, Point((point[None],))).total.sum()
+
+    hessian = torch.autograd.functional.hessian(energy, z[0, 0])
+    torch.testing.assert_close(found[0], hessian.diagonal(), rtol=0, atol=1e-12)
+
+
+def test_curvature_of_a_sparse_prior_is_that_of_the_parabola_that_touches_it(generator):
+    model, plain = (
+        LatentGaussian(6, (3,), priors=[prior], generator=torch.Generator().manual_seed(3)).double()
+        for prior in (SparsePrior(alpha=4.0), None)
+    )
+    x, z = normal(generator, 4, 6).gt(0).double(), normal(generator, 2, 4, 3)
+    nothing = [torch.zeros(2, 4)]
+    draw = Draw([z], nothing, nothing, [None], nothing[0])
+    (found,), (without,) = (latent_curvature(one, x, draw) for one in (model, plain))
+    # d energy / d z over z, at each of both samples
+    slope = 0.5 * torch.func.grad(lambda u: (4.0 * torch.log1p(u * u)).sum())(z)
+    torch.testing.assert_close(found - without, (slope / z).mean(0), rtol=0, atol=1e-12)
+
+
+def test_a_mode_under_a_steep_further_prior_is_found(generator):
+    # Prior and further prior are one Gaussian of precision 1 + 20 about 20 m / 21.
+    column, precision = normal(generator, 10, 1), 20.0
+    model = LatentGaussian(
+        10, (1,), Gaussian(0.7), priors=[GaussianPrior(mean=0.3, precision=precision)]
+    ).double()
+    with torch.no_grad():
+        model.heads[0].weight.copy_(column)
+        model.heads[0].bias.zero_()
+    x = normal(generator, 3, 10)
+    (found,) = infer(PointEstimate(), model, x).q.parameters
+    whole = 1 + precision + 0.7 * column.square().sum()
+    expected = (0.7 * x @ column + precision * 0.3) / whole
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
 def test_damped_ascent_halves_the_step_of_each_example_until_its_energy_falls(generator):
     # Two latents that all but share one column: the diagonal asks for twice the step that helps.
     column = normal(generator, 6, 1)
@@ -199,6 +257,33 @@ def test_damped_ascent_judges_both_ends_on_the_same_noise(generator):
     after = model.free_energy(x, step.q, generator=again.generator).total
     assert (after <= before + 1e-6).all()
     assert (after < before).float().mean() > 0.9
+
+
+def test_damped_ascent_of_a_batch_is_that_of_each_example_alone(generator):
+    model = LatentGaussian(6, (3,), decoders=[FullyConnected(3, [8])], generator=generator).double()
+    x = torch.bernoulli(torch.full((7, 6), 0.4).double(), generator=generator)
+    ascent = GradientAscent(optimiser="damped", step=1.0, n_iterations=4)
+
+    def rows():
+        return [torch.Generator().manual_seed(seed) for seed in range(7)]
+
+    both = infer(ascent, model, x, generator=RowGenerators(rows()))
+    for place, own in enumerate(rows()):
+        alone = infer(ascent, model, x[place : place + 1], generator=own)
+        torch.testing.assert_close(both.trace[:, place], alone.trace[:, 0], rtol=0, atol=1e-10)
+
+
+def test_row_generators_draw_the_same_again_from_a_state():
+    like = torch.zeros(1)
+    rows = RowGenerators([torch.Generator().manual_seed(seed) for seed in (4, 7)])
+    noise((2, 2, 3), like, rows)
+    state = rows.get_state()
+    drawn = noise((2, 2, 3), like, rows)
+    assert not torch.equal(noise((2, 2, 3), like, rows), drawn)
+    rows.set_state(state)
+    assert torch.equal(noise((2, 2, 3), like, rows), drawn)
+    rows.set_state(state)
+    assert torch.equal(noise((2, 2, 3), like, rows), drawn)
 
 
 def test_preconditioned_refuses_a_family_without_known_curvature(refused, generator):

@@ -239,6 +239,12 @@ def test_data_are_judged_as_they_come_out_of_their_preparation(refused, x):
     assert "on which `prepare` fails" in message
     message = refused(train, *build(), x, SETTINGS, prepare=lambda rows, _: 3 * rows)
     assert "0 to 1 for Bernoulli" in message
+    modules = build(Gaussian(1.0))
+    before = tensors(*modules)
+    message = refused(train, *modules, x, SETTINGS, prepare=lambda rows, _: rows * math.nan)
+    assert "640 of 640 entries NaN or infinite after `prepare`" in message
+    after = zip(before, tensors(*modules), strict=True)
+    assert all(torch.equal(one, other) for one, other in after)
 
 
 def test_checking_data_draws_nothing_that_training_draws(x, monkeypatch):
@@ -271,3 +277,23 @@ def test_the_warm_up_of_settings_is_annealing():
         assert found == Annealing(n_steps=4, end=0.7).objective(time, settings.objective)
     plain = TrainingSettings(objective=Objective(kl_weight=0.7))
     assert plain.objective_at(0.0) is plain.objective
+
+
+def test_two_runs_of_one_settings_object_are_the_same_run(x):
+    settings = replace(SETTINGS, n_epochs=2, estimator=ScoreFunction("running_mean"))
+    histories, ends = [], []
+    for _ in range(2):
+        modules = build()
+        histories.append(train(*modules, x, settings, progress=False).history)
+        ends.append(tensors(*modules))
+    assert histories[0] == histories[1]
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+    assert bool(settings.estimator.level.isnan())
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_training_leaves_its_modules_in_eval_mode(validated, x):
+    model, _ = build()
+    inference = Direct(model, widths=[[8]], normalization="batch")
+    train(model, inference, x, SETTINGS, validation=x if validated else None, progress=False)
+    assert not any(one.training for part in (model, inference) for one in part.modules())

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pcsim.deep.arms import Arm
+from pcsim.deep.best_weights import BEST, LAST
 from pcsim.deep.inference import Inference, infer
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.outputs import Output
@@ -20,7 +21,8 @@ from pcsim.storage import read_json, write_json
 
 __all__ = ["restored", "train_network", "train_part"]
 
-WATCHED, KEPT = "watched.json", ("last.safetensors", "best.safetensors", "watched.json")
+WATCHED = "watched.json"
+KEPT = (LAST, BEST, WATCHED)
 
 
 def train_part(
@@ -51,10 +53,11 @@ def train_part(
         Examples on which the gradient of each iteration is looked at after each epoch
         (`watched.json`: epoch, iteration -> mean absolute gradient in the first mean).
     """
-    for before in needs.values():
-        for name in KEPT:
-            if (before / name).exists():
-                shutil.copy(before / name, folder)
+    if not (folder / LAST).exists():  # or else this part was begun before, and cut off
+        for before in needs.values():
+            for name in KEPT:
+                if (before / name).exists():
+                    shutil.copy(before / name, folder)
     model, inference = pair
     seen = read_json(folder / WATCHED) if (folder / WATCHED).exists() else []
 
@@ -63,7 +66,9 @@ def train_part(
             rows = watched.to(next(model.parameters()))
             noise = generator_for(rows.device, 0, 21)
             found = infer(inference, model, rows, generator=noise, n_samples=settings.n_samples)
-            seen.append(found.gradients[:, 0].tolist())
+            # Epochs that a cut-off run looked at and forgot are looked at again.
+            seen[n_done - 1 :] = [found.gradients[:, 0].tolist()]
+            write_json(folder / WATCHED, seen)
 
     n_epochs = max(1, settings.n_epochs * part[0] // part[1])
     trained = train(

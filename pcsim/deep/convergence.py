@@ -74,7 +74,9 @@ def descent(
     Parameters
     ----------
     inference
-        One that does not iterate ends after its single step: its value then repeats.
+        One that does not iterate ends after its single step: its value then repeats. Of one that
+        makes a guess first, the iterations are those of the refinement, and what the guess ends at
+        is its start.
     start
         Where inference starts; None takes the inference's own start (cold). An inference that
         cannot go on from a given estimate ignores it, but for the first value.
@@ -82,18 +84,20 @@ def descent(
         Samples for gradients, and for the free energies that are reported.
     """
     evaluation = Evaluation(n_samples=n_samples, generator=generator_for(x.device, seed, 32))
-    energies: list[Tensor] = []
+    refine = getattr(inference, "refine", None)
     with torch.no_grad():
-        if start is not None:
-            energies.append(judged(model, x, start, n_judges=n_judges, seed=seed))
-        refine = getattr(inference, "refine", None)
         if start is not None and refine is not None:
             first = evaluation.at(model, x, start)
             steps = refine(model, x, evaluation, first, n_iterations)
         else:
             steps = inference.steps(model, x, evaluation, n_iterations)
-        for step in steps:
-            energies.append(judged(model, x, step.q, n_judges=n_judges, seed=seed))
+        energies = [judged(model, x, step.q, n_judges=n_judges, seed=seed) for step in steps]
+        if start is not None:
+            if refine is None and (len(energies) > 1 or not n_iterations):
+                del energies[0]  # a start of its own
+            given = judged(model, x, start, n_judges=n_judges, seed=seed)
+            energies = [given, *energies[max(len(energies) - n_iterations, 0) :]]
+    energies = energies[-(n_iterations + 1) :]
     energies += [energies[-1]] * (n_iterations + 1 - len(energies))
     return torch.stack(energies).cpu().numpy()
 

@@ -30,7 +30,11 @@ class Copies(nn.Module):
             found = f"a {type(layers[0]).__name__} with buffers {', '.join(sorted(buffers))}"
             raise ValueError(refusal("stack", found, "layers without", "Train one by one."))
         self.names = tuple(parameters)
-        self.values = nn.ParameterList(one.detach() for one in parameters.values())
+        own = dict(layers[0].named_parameters())
+        self.values = nn.ParameterList(
+            nn.Parameter(values.detach(), requires_grad=own[name].requires_grad)
+            for name, values in parameters.items()
+        )
         self.n_examples = n_examples
         is_image = isinstance(layers[0], nn.Conv2d | nn.ConvTranspose2d)
         self.n_inner = 3 if is_image else 1
@@ -70,15 +74,24 @@ class Copies(nn.Module):
 def stack(modules: Sequence[nn.Module], n_examples: int) -> nn.Module:
     """Return one module that acts as all of them, each on its own `n_examples` rows of a batch.
 
+    What is frozen in them is frozen in it.
+
     Raises
     ------
     ValueError
-        If they differ in structure, or hold parameters or buffers that are not a layer's own.
+        If they differ in structure or in what is frozen, or hold parameters or buffers that are not
+        a layer's own.
     """
     shapes = [{n: tuple(p.shape) for n, p in one.state_dict().items()} for one in modules]
     if any(one != shapes[0] for one in shapes):
         found, advice = "modules of different structure", "Build them alike, from other seeds."
         raise ValueError(refusal("stack", found, "equal names and shapes", advice))
+    frozen = [{n for n, p in one.named_parameters() if not p.requires_grad} for one in modules]
+    for one in frozen:
+        if one != frozen[0]:
+            found = f"'{min(one ^ frozen[0])}' frozen in some modules and free in others"
+            advice = "Freeze the same parameters in all, or train one by one."
+            raise ValueError(refusal("stack", found, "equal requires_grad", advice))
     whole = copy.deepcopy(modules[0])
     for name in layer_names(modules[0]):
         parent, _, own = name.rpartition(".")

@@ -4,7 +4,8 @@ r"""The diagonal of the Gauss-Newton curvature of the free energy in each level'
 
 with J the derivative of the prediction of the level below in :math:`z_i`, and H minus the second
 derivative of that level's log density in its prediction: :math:`1/\sigma^2` where it is Gaussian,
-:math:`p(1 - p)` of a Bernoulli logit. Second derivatives of the network are left out, so h > 0.
+:math:`p(1 - p)` of a Bernoulli logit. Second derivatives of the network are left out, so h > 0. The
+further priors of `LatentGaussian` add their own curvature.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.func import jvp, vmap
 
 from pcsim.deep.draw import Draw
 from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.priors import Prior, SparsePrior
 
 __all__ = ["latent_curvature"]
 
@@ -29,8 +31,16 @@ def latent_curvature(model: LatentGaussian, x: Tensor, draw: Draw) -> list[Tenso
             seen = _from_data(model, x, z) if level == 1 else _from_level(model, level - 1, z)
             above = draw.z[level] if level < len(draw.z) else None
             _, log_variance = model.prior(level, above)
-            found.append((seen + (-log_variance).exp()).mean(0))
+            here = seen + (-log_variance).exp()
+            prior = model.priors[level - 1]
+            found.append((here if prior is None else here + _from_prior(prior, z)).mean(0))
     return found
+
+
+def _from_prior(prior: Prior, z: Tensor) -> Tensor:
+    if isinstance(prior, SparsePrior):  # of each latent apart: no matrix an example
+        return torch.as_tensor(prior.curvature(z[..., None], torch)[..., 0, 0]).to(z)
+    return torch.as_tensor(prior.curvature(z, torch)).diagonal().to(z)
 
 
 def _from_data(model: LatentGaussian, x: Tensor, z: Tensor) -> Tensor:

@@ -91,6 +91,16 @@ class ErrorEncoding:
                 found.extend([errors[level], errors[level + 1]])
         return with_observation(levels, x) if self.with_x else levels
 
+    def from_below(self, level: int, n_estimates: int) -> list[int]:
+        """Return the places of what comes from below among the inputs of a level (0 the lowest).
+
+        Those are the data, where they are seen, and the error below the level; `n_estimates`
+        tensors of the estimate lie between them. All other errors belong to the level itself.
+        """
+        if self.with_x and level == 0:
+            return [0, 1 + n_estimates]
+        return [n_estimates]
+
 
 def weighted_errors(
     model: LatentGaussian, x: Tensor, step: Step, evaluation: Evaluation

@@ -110,6 +110,11 @@ class ScoreFunction(nn.Module):
         self.decay = check_number("ScoreFunction", "decay", decay, low=0.0, high=1.0)
         self.register_buffer("level", torch.tensor(float("nan")))
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the baseline is made of earlier calls."""
+        return self.baseline == "running_mean"
+
     def free_energy(
         self,
         model: LatentGaussian,

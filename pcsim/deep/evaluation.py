@@ -21,6 +21,7 @@ __all__ = [
     "amortization_gap",
     "bits_per_dimension",
     "elbo",
+    "gradient_magnitudes",
     "log_likelihood",
     "perplexity",
 ]

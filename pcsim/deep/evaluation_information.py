@@ -81,6 +81,9 @@ def mutual_information(
     if not isinstance(q, MeanField):
         found, expected = f"a {type(q).__name__}", "a MeanField"
         raise ValueError(refusal(where, found, expected, "Infer with that family."))
+    if level > len(q.mean):
+        found, expected = f"level {level}", f"one of {len(q.mean)}, counted from 1"
+        raise ValueError(refusal(where, found, expected, "Take a level that there is."))
     mean = q.mean[level - 1].detach().double()
     precision = (-bounded(q.log_variance[level - 1].detach().double())).exp()
     n, total = len(mean), 0.0

@@ -65,6 +65,16 @@ class RowGenerators(torch.Generator):
         made.rows = tuple(rows)
         return made
 
+    def get_state(self) -> Tensor:
+        """Return the states of the rows, (B, bytes)."""
+        return torch.stack([one.get_state() for one in self.rows])
+
+    def set_state(self, state: Tensor) -> RowGenerators:
+        """Put the rows back into the states that `get_state` returned."""
+        for one, own in zip(self.rows, state, strict=True):
+            one.set_state(own.clone())
+        return self
+
 
 def noise(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw standard normal numbers of one shape, of the dtype and on the device of `like`."""

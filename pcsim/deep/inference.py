@@ -140,8 +140,9 @@ def infer(
     Raises
     ------
     ValueError
-        If `x` is no batch of the model's inputs, is not finite, or is nothing that its output
-        could be, such as greys up to 255 for `Bernoulli`.
+        If `x` is no batch of the model's inputs, of another type or on another device than the
+        model, is not finite, or is nothing that its output could be, such as greys up to 255 for
+        `Bernoulli`.
     RuntimeError
         If the free energy of an example is no longer finite.
     """
@@ -189,7 +190,18 @@ def surrogate(steps: Iterator[Step]) -> tuple[Tensor, Step]:
 
 
 def check_batch(where: str, model: LatentGaussian, x: Tensor) -> None:
-    """Refuse what is not a finite batch (B, n_x) of data that the model's output can have."""
+    """Refuse what is not a finite batch (B, n_x) of data that the model's output can have.
+
+    Type and device are to be those of the model.
+    """
+    own = getattr(model, "top", x)
+    if (x.dtype, x.device) != (own.dtype, own.device):
+        found, expected = (
+            f"{what} of {str(one.dtype).removeprefix('torch.')} on {one.device}"
+            for what, one in (("x", x), ("x", own))
+        )
+        advice = "Take x.to(model.top), or move the model."
+        raise ValueError(refusal(where, found, f"{expected}, as the model", advice))
     check_rows(where, model, x)
     model.output.check(where, x)
 

@@ -105,6 +105,7 @@ class Iterative(nn.Module):
         size = 0
         q = start(model, 1)
         groups, inputs = by_level(model, q), self._input_sizes(model)
+        self._n_estimates = [len(group) for group in groups]
         self.flows = flows_of(q)
         self.made_for = made_for(model, q)
         kind = {"activation": activation, "link": link, "normalization": normalization}
@@ -125,7 +126,7 @@ class Iterative(nn.Module):
     def _streams(self, hidden: Sequence[Sequence[int]], kind: Mapping[str, Any]) -> Builder:
         def build(level: int, sizes: Sequence[int], generator: torch.Generator) -> TwoStreams:
             own = sizes[:-1] if level > 1 else sizes
-            n_basal = sum(own[place] for place in self._basal(own)) + sum(sizes[len(own) :])
+            n_basal = sum(own[place] for place in self._basal(level - 1)) + sum(sizes[len(own) :])
             widths = hidden[level - 1]
             return TwoStreams(n_basal, sum(sizes) - n_basal, widths, generator=generator, **kind)
 
@@ -139,9 +140,13 @@ class Iterative(nn.Module):
         levels = self.encoding.inputs(model, x, evaluation.at(model, x, q), evaluation)
         return [[one.shape[1] for one in inputs] for inputs in levels]
 
-    def _basal(self, inputs: Sequence[Any]) -> list[int]:
-        """Places of what comes from below: the next to last, and the data before the estimate."""
-        return [*range(len(inputs) - 4), len(inputs) - 2] if self.segregated else []
+    def _basal(self, level: int) -> list[int]:
+        """Places of what comes from below among the inputs of a level, 0 the lowest."""
+        encoding: Any = self.encoding
+        if not self.segregated:
+            return []
+        places: list[int] = encoding.from_below(level, self._n_estimates[level])
+        return places
 
     def steps(
         self,
@@ -214,7 +219,7 @@ class Iterative(nn.Module):
     ) -> Tensor:
         if self.normalise_inputs:
             inputs = [layer_norm(one, one.shape[1:]) for one in inputs]
-        basal = self._basal(inputs)
+        basal = self._basal(level)
         own = [one for place, one in enumerate(inputs) if place not in basal]
         first = [] if below is None else [below]
         # Without streams the order is that of the encoding, what comes from below last.

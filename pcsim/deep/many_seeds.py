@@ -14,22 +14,29 @@ import torch
 from torch import Tensor, nn
 
 from pcsim.deep.copies import SeparateNoise, stack, unstack
+from pcsim.deep.distributed import find_device
+from pcsim.deep.estimators import ScoreFunction
 from pcsim.deep.inference import Evaluation, Inference, check_rows
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.training import Prepare, Trained
 from pcsim.deep.training_settings import TrainingSettings
 from pcsim.deep.training_step import (
+    CHECK_EVERY,
     TrainingStep,
+    check_finite_step,
     check_loss,
     check_prepared,
     generator_for,
+    parameter_groups,
     shuffled,
+    torch_settings,
 )
 from pcsim.messages import refusal
 
 __all__ = ["train_together"]
 
-WITHOUT = ("largest_gradient", "patience", "kl_target")
+WITHOUT = {"largest_gradient": None, "patience": None, "kl_target": None, "compile": False}
+DIVERGED = "Lower learning_rate; the models given keep their weights."
 
 
 def train_together(
@@ -43,7 +50,8 @@ def train_together(
 ) -> list[Trained]:
     """Train as many models at once as there are seeds, in place, in this process.
 
-    What comes out is what `train` would give for each with ``replace(settings, seed=seed)``.
+    What comes out is what `train` would give for each with ``replace(settings, seed=seed)``; the
+    modules are left in eval mode.
 
     Parameters
     ----------
@@ -52,51 +60,101 @@ def train_together(
     x : (N, n_x)
         Training examples; each seed has its own order.
     settings
-        Without `largest_gradient`, `patience` and `kl_target`, which look at one model alone.
+        Without `largest_gradient`, `patience`, `kl_target` and the baseline "running_mean", which
+        look at one model alone, and without `compile` and the precision "bfloat16".
 
     Returns
     -------
     trained
         One a seed.
+
+    Raises
+    ------
+    ValueError
+        If something cannot be trained as one, or the data do not fit.
+    RuntimeError
+        If a loss or a weight of any seed diverges, as in `train`; the models keep their weights.
     """
     check_rows("train_together", models[0], x)
     check_together(models, inferences, settings, seeds)
-    device = torch.device("cpu" if settings.device == "auto" else settings.device)
-    dtype = torch.float64 if settings.precision == "float64" else torch.float32
-    size = min(settings.batch_size, len(x))
-    pairs = zip(models, inferences, strict=True)
-    alone: list[nn.Module] = [TrainingStep(*pair).to(device, dtype) for pair in pairs]
-    whole = stack(alone, size)
-    optimiser = torch.optim.Adam(whole.parameters(), lr=settings.learning_rate, fused=True)
-    histories: list[list[dict[str, Any]]] = [[] for _ in seeds]
-    x, n_steps = x.to(device), len(x) // size
-    check_prepared("train_together", models[0], x, draw_of(prepare, dtype, settings.seed))
-    first: list[float] = []
-    for epoch in range(settings.n_epochs):
-        for group in optimiser.param_groups:
+    with torch_settings(settings):
+        return Together(models, inferences, x, settings, seeds, prepare).finish()
+
+
+class Together:
+    """A training run of all seeds: one stacked module and one optimiser."""
+
+    def __init__(
+        self,
+        models: Sequence[LatentGaussian],
+        inferences: Sequence[Inference],
+        x: Tensor,
+        settings: TrainingSettings,
+        seeds: Sequence[int],
+        prepare: Prepare | None,
+    ) -> None:
+        self.settings, self.seeds, self.prepare = settings, seeds, prepare
+        self.device = find_device(settings.device)
+        self.dtype = torch.float64 if settings.precision == "float64" else torch.float32
+        self.x, self.n_x = x.to(self.device), models[0].n_x
+        self.size = min(settings.batch_size, len(x))
+        pairs = zip(models, inferences, strict=True)
+        self.alone = [TrainingStep(*pair).to(self.device, self.dtype) for pair in pairs]
+        whole = stack(self.alone, self.size)
+        assert isinstance(whole, TrainingStep)
+        self.whole = whole
+        groups = parameter_groups("train_together", self.whole)
+        self.parameters = [one for part in groups for one in part]
+        rate = settings.learning_rate
+        self.optimiser = torch.optim.Adam(self.parameters, lr=rate, fused=True)
+        self.histories: list[list[dict[str, Any]]] = [[] for _ in seeds]
+        self.first: Tensor | None = None
+        draw = draw_of(prepare, self.dtype, settings.seed)
+        check_prepared("train_together", models[0], self.x, draw)
+
+    def finish(self) -> list[Trained]:
+        """Run all epochs."""
+        self.whole.train()
+        for epoch in range(self.settings.n_epochs):
+            values = self.learn(epoch).tolist()
+            for history, value in zip(self.histories, values, strict=True):
+                history.append({"epoch": epoch, "train": value, "validation": None})
+        unstack(self.whole, self.alone)
+        for one in self.alone:
+            one.eval()
+        return [Trained(history, False) for history in self.histories]
+
+    def learn(self, epoch: int) -> Tensor:
+        """Go once through the data; return the mean free energy of each seed, (K,)."""
+        settings, n_steps = self.settings, len(self.x) // self.size
+        for group in self.optimiser.param_groups:
             group["lr"] = settings.learning_rate * settings.learning_rate_decay**epoch
-        orders = [shuffled(len(x), seed, epoch).to(device) for seed in seeds]
-        total = torch.zeros(len(seeds), dtype=torch.float64, device=device)
+        orders = [shuffled(len(self.x), seed, epoch).to(self.device) for seed in self.seeds]
+        total = torch.zeros(2, len(self.seeds), dtype=torch.float64, device=self.device)
         for index in range(n_steps):
             number = epoch * n_steps + index
-            generators = [generator_for(device, seed, 2, number, 0) for seed in seeds]
-            rows = [x[order[index * size :][:size]].to(dtype) for order in orders]
-            if prepare is not None:
-                rows = [prepare(*pair) for pair in zip(rows, generators, strict=True)]
+            generators = [generator_for(self.device, seed, 2, number, 0) for seed in self.seeds]
+            places = slice(index * self.size, (index + 1) * self.size)
+            rows = [self.x[order[places]].to(self.dtype) for order in orders]
+            if self.prepare is not None:
+                rows = [self.prepare(*pair) for pair in zip(rows, generators, strict=True)]
             at = replace(settings, objective=settings.objective_at(number / n_steps))
-            total += advance(whole, optimiser, torch.cat(rows), at, generators)
-            first = first or total.tolist()
-        for history, value in zip(histories, (total / n_steps).tolist(), strict=True):
-            history.append({"epoch": epoch, "train": value, "validation": None})
-        if not bool(torch.isfinite(total).all()):
-            found = f"a free energy NaN or infinite in epoch {epoch}"
-            raise RuntimeError(refusal("train_together", found, "finite", "Lower learning_rate."))
-        # Where the divergence weighs little at first the bound may be bad and the run sound.
-        if settings.objective_at(epoch).kl_weight >= 1:
-            for value, before in zip((total / n_steps).tolist(), first, strict=True):
-                check_loss("train_together", value, before, models[0].n_x, number)
-    unstack(whole, alone)
-    return [Trained(history, False) for history in histories]
+            met = advance(self.whole, self.optimiser, torch.cat(rows), at, generators)
+            total += met
+            self.first = met[1] if self.first is None else self.first
+            if (index + 1) % CHECK_EVERY == 0 or index + 1 == n_steps:
+                self.check(total, number, index + 1)
+        return total[0] / n_steps
+
+    def check(self, total: Tensor, step: int, n_met: int) -> None:
+        """Stop a run of which one seed diverged."""
+        where = "train_together"
+        check_finite_step(where, total, self.parameters, step, DIVERGED)
+        assert self.first is not None
+        met = (total[1] / n_met).tolist()
+        for value, first, past in zip(met, self.first.tolist(), self.histories, strict=True):
+            before = past[0]["train"] if past else first
+            check_loss(where, value, before, self.n_x, step, DIVERGED)
 
 
 def draw_of(prepare: Prepare | None, dtype: torch.dtype, seed: int) -> Callable[[Tensor], Tensor]:
@@ -119,10 +177,17 @@ def check_together(
     if not len(models) == len(inferences) == len(seeds) > 0:
         found = f"{len(models)} models, {len(inferences)} inferences and {len(seeds)} seeds"
         raise ValueError(refusal("train_together", found, "as many of each, at least one"))
-    for name in WITHOUT:
-        if getattr(settings, name) is not None:
-            found = f"{name} {getattr(settings, name)!r}"
-            raise ValueError(refusal("train_together", found, "None", "Train one by one."))
+    for name, without in WITHOUT.items():
+        if getattr(settings, name) != without:
+            found, expected = f"{name} {getattr(settings, name)!r}", f"{without}"
+            raise ValueError(refusal("train_together", found, expected, "Train one by one."))
+    if settings.precision == "bfloat16":
+        expected, advice = "'float32', 'tf32' or 'float64'", "Train one by one."
+        raise ValueError(refusal("train_together", "precision 'bfloat16'", expected, advice))
+    if isinstance(settings.estimator, ScoreFunction) and settings.estimator.remembers:
+        found = f"the baseline {settings.estimator.baseline!r}, which all seeds would share"
+        expected, advice = "'none' or 'leave_one_out'", "Take one of them, or train one by one."
+        raise ValueError(refusal("train_together", found, expected, advice))
 
 
 def advance(
@@ -132,7 +197,14 @@ def advance(
     settings: TrainingSettings,
     generators: Sequence[torch.Generator],
 ) -> Tensor:
-    """Take one step for all seeds; return the mean free energy of each, (K,)."""
+    """Take one step for all seeds.
+
+    Returns
+    -------
+    met : (2, K)
+        Mean free energy of each, and the same where what is minimised, weights and all, is no
+        lower.
+    """
     marker = torch.Generator(x.device)
     evaluation = Evaluation(
         n_samples=settings.n_samples, objective=settings.objective,
@@ -143,4 +215,6 @@ def advance(
     optimiser.zero_grad(set_to_none=True)
     (len(generators) * loss).backward()
     optimiser.step()
-    return torch.as_tensor(-met.elbo).double().reshape(len(generators), -1).mean(1)
+    free_energy = torch.as_tensor(-met.elbo).double()
+    both = torch.stack([free_energy, torch.minimum(free_energy, met.total)])
+    return both.reshape(2, len(generators), -1).mean(2)

@@ -17,7 +17,15 @@ from pcsim.deep.training_settings import TrainingSettings
 from pcsim.messages import refusal
 from pcsim.storage import to_plain
 
-__all__ = ["check_identity", "check_same", "data_digest", "described", "run_identity"]
+__all__ = [
+    "check_fixed",
+    "check_identity",
+    "check_restored",
+    "check_same",
+    "data_digest",
+    "described",
+    "run_identity",
+]
 
 SHOWN = 3
 """Differences that an error names."""
@@ -123,6 +131,54 @@ def check_identity(where: str, saved: Any, own: Mapping[str, str]) -> None:
         warnings.warn(refusal(where, found, expected, advice), UserWarning, stacklevel=3)
     elif saved != own:
         raise ValueError(_different(where, saved, own))
+
+
+def check_fixed(where: str, module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Refuse to go on with a run of other frozen weights, or of other constants in buffers.
+
+    `tensors` are a checkpoint's, of which those whose names start with `prefix` are the module's.
+    """
+    for name, own in _unchanged(module):
+        saved = tensors.get(prefix + name)
+        if saved is not None and data_digest(saved) != data_digest(own.to(saved.dtype)):
+            found = f"a run with other values of '{name}', which does not learn"
+            expected = "the values that it has here"
+            advice = "Give the weights of that run, or train in a new folder."
+            raise ValueError(refusal(where, found, expected, advice))
+
+
+def _unchanged(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, values) of all parameters and buffers that training does not change."""
+    for place, one in module.named_modules():
+        start = f"{place}." if place else ""
+        for key, parameter in one.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                yield start + key, parameter
+        # Running means: of a normalization, or of a module that says so.
+        is_running = getattr(one, "track_running_stats", getattr(one, "remembers", False))
+        if not is_running:
+            for key, buffer in one.named_buffers(recurse=False):
+                yield start + key, buffer
+
+
+def check_restored(where: str, saved: Any, parts: Mapping[str, Any]) -> None:
+    """Refuse to give a model or an inference network the weights of one of other settings.
+
+    Entries that both know are compared; not what is learned, nor the number of iterations, which is
+    free at test time, nor what an inference without weights is. Older checkpoints say nothing.
+    """
+    if not isinstance(saved, Mapping):
+        return
+    modules = {name: one for name, one in parts.items() if isinstance(one, nn.Module)}
+    own = {key: text for name, one in modules.items() for key, text in described(name, one)}
+    for key, text in own.items():
+        before = saved.get(key, text)
+        is_weight = all(one.startswith(("learned ", "fixed ", "buffer ")) for one in (text, before))
+        is_free = key.endswith(".n_iterations") or "<l" in text + before  # <locals>, <lambda>
+        if text != before and not is_weight and not is_free:
+            found, expected = f"{key} {before!r} in the checkpoint", f"{key} {text!r}"
+            advice = "Build the modules with the settings they were trained with."
+            raise ValueError(refusal(where, found, expected, advice))
 
 
 def _different(where: str, saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ number of the step, so a run that was stopped goes on to the same curve, bit for
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcsim.deep.best_weights import BEST, LAST, best_epoch, best_so_far, restore, score
 from pcsim.deep.checkpoint import (
     load_checkpoint,
     load_module,
@@ -27,25 +29,25 @@ from pcsim.deep.inference import Evaluation, Inference, check_rows, infer
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.objective import KLConstraint
-from pcsim.deep.run_identity import check_identity, check_same, run_identity
+from pcsim.deep.run_identity import check_fixed, check_identity, check_same, run_identity
 from pcsim.deep.training_progress import Report, silent, training_progress
 from pcsim.deep.training_settings import TrainingSettings
 from pcsim.deep.training_step import (
-    DIVERGED,
+    CHECK_EVERY,
     TrainingStep,
+    check_finite_step,
     check_loss,
     check_prepared,
     generator_for,
+    parameter_groups,
     shuffled,
+    torch_settings,
 )
 from pcsim.messages import refusal
 
 __all__ = ["Trained", "TrainingSettings", "restore", "train"]
 
 Prepare = Callable[[Tensor, torch.Generator], Tensor]
-LAST, BEST = "last.safetensors", "best.safetensors"
-CHECK_EVERY = 50
-"""Steps between looks at whether the loss is still finite: each waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def train(
 ) -> Trained:
     """Train in place; a folder that holds an unfinished run of the same settings is gone on with.
 
+    The modules are left in eval mode.
+
     Under ``torchrun`` every process calls this with the same arguments; each takes its share of
     every batch, and gradients are averaged. Only the first writes and reports.
 
@@ -102,10 +106,12 @@ def train(
     ------
     ValueError
         If the data do not fit the model or its output, or the folder holds another run (of other
-        settings, another model, inference or estimator, or other data) or a damaged file.
+        settings, another model, inference or estimator, other frozen weights or other data), a
+        damaged file, or a run whose best weights `patience` asks for and that did not keep them.
     RuntimeError
         If the run diverges: a loss or a weight is no longer finite, or a free energy is above
-        `WORST` times that of the first epoch. The last checkpoint is kept.
+        `WORST` times that of the first epoch. The last checkpoint is kept; what the modules hold is
+        lost.
     """
     check_rows("train", model, x)
     if validation is not None:
@@ -120,29 +126,6 @@ def train(
         with shown if quiet else training_progress(settings.n_epochs, n_done) as report:
             run.finish(report, after_epoch)
         return Trained(run.history, run.is_stuck())
-
-
-def score(record: dict[str, Any]) -> float:
-    """Return what an epoch is judged by."""
-    value = record["train"] if record["validation"] is None else record["validation"]
-    return float(value)
-
-
-@contextlib.contextmanager
-def torch_settings(settings: TrainingSettings) -> Iterator[None]:
-    """Inside the block, TF32 in matrix products if asked for, and graphs that can be used twice."""
-    import torch._functorch.config as compiled
-
-    before, donated = torch.get_float32_matmul_precision(), compiled.donated_buffer
-    # Inference takes a gradient and keeps the graph for the model's own.
-    compiled.donated_buffer = donated and not settings.compile
-    if settings.precision == "tf32":
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-        compiled.donated_buffer = donated
 
 
 class Run:
@@ -163,7 +146,9 @@ class Run:
         self.dtype = torch.float64 if settings.precision == "float64" else torch.float32
         parts = {"model": model, "inference": inference, "estimator": settings.estimator}
         self.identity = None if folder is None else run_identity(parts, x, validation, prepare)
-        self.step = TrainingStep(model, inference, settings.estimator).to(group.device, self.dtype)
+        # A copy: what an estimator remembers is of one run, and settings are used for many.
+        estimator = copy.deepcopy(settings.estimator)
+        self.step = TrainingStep(model, inference, estimator).to(group.device, self.dtype)
         self.x = x.to(group.device)
         self.validation = None if validation is None else validation.to(group.device)
         self.batch_size = share_of(min(settings.batch_size, len(x)), group)
@@ -171,7 +156,7 @@ class Run:
             for module in self.step.modules():
                 if isinstance(module, FullyConnected):
                     module.compile()
-        self.parts = parameter_groups(self.step)
+        self.parts = parameter_groups("train", self.step)
         groups = [{"params": part} for part in self.parts]
         self.optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
         self.shared = group.shared(self.step)
@@ -180,6 +165,7 @@ class Run:
         target = settings.kl_target
         self.constraint = None if target is None else KLConstraint(target=target)
         self.best: dict[str, Tensor] | None = None
+        self.best_epoch: int | None = None
         self.first: Tensor | None = None
 
     def check_data(self) -> None:
@@ -204,6 +190,7 @@ class Run:
                 after_epoch(len(self.history))
         if self.settings.patience is not None and self.best is not None:
             load_module("train", self.step, self.best, "step.")
+        self.step.eval()
 
     def learn(self, epoch: int) -> float:
         """Go once through the data; return the mean free energy met on the way."""
@@ -247,7 +234,7 @@ class Run:
                 if self.constraint is None
                 else self.constraint.objective(settings.objective)
             ),
-            estimator=settings.estimator,
+            estimator=self.step.estimator,
             generator=generator,
         )
         half = settings.precision == "bfloat16"
@@ -269,10 +256,7 @@ class Run:
     def check(self, total: Tensor, step: int, n_met: int) -> None:
         """Stop a run that diverged before it is written down."""
         total = self.group.mean(total)
-        finite = [total.sum()] + [p.detach().sum() for part in self.parts for p in part]
-        if not bool(torch.isfinite(torch.stack([one.double() for one in finite])).all()):
-            found = f"a loss or a weight NaN or infinite by step {step + 1}"
-            raise RuntimeError(refusal("train", found, "finite numbers", DIVERGED))
+        check_finite_step("train", total, [p for part in self.parts for p in part], step)
         assert self.first is not None
         first = self.history[0]["train"] if self.history else float(self.group.mean(self.first))
         check_loss("train", float(total[1]) / n_met, first, self.step.model.n_x, step)
@@ -304,23 +288,32 @@ class Run:
 
     def keep(self) -> None:
         """Write the checkpoint if it is due, and remember the best weights."""
-        settings, epoch = self.settings, len(self.history)
-        modules = {f"step.{name}": one for name, one in self.step.state_dict().items()}
-        record: dict[str, Any] = {"settings": settings.record(), "history": self.history}
-        record["identity"] = self.identity
+        settings, n_done = self.settings, len(self.history)
+        is_best = settings.patience is not None and best_epoch(self.history) == n_done - 1
+        if is_best:
+            state = self.step.state_dict()
+            self.best = {f"step.{name}": one.detach().cpu().clone() for name, one in state.items()}
+            self.best_epoch = n_done - 1
+        is_last = n_done == settings.n_epochs or self.is_stuck()
+        # The last before the best, so that the best is never of an epoch that the run forgot.
+        if is_last or is_best or n_done % settings.checkpoint_every == 0:
+            self.write(LAST)
+        if is_best:
+            self.write(BEST)
+        self.group.wait()
+
+    def write(self, name: str) -> None:
+        """Write a checkpoint, if there is a folder and this process leads."""
+        if self.folder is None or not self.group.leads:
+            return
+        record: dict[str, Any] = {"settings": self.settings.record(), "history": self.history}
+        record |= {"identity": self.identity, "best_epoch": self.best_epoch}
         if self.constraint is not None:
             record["log_multiplier"] = self.constraint.log_multiplier
-        is_best = score(self.history[-1]) <= min(map(score, self.history))
-        if settings.patience is not None and is_best:
-            self.best = {name: one.detach().cpu().clone() for name, one in modules.items()}
-        if self.folder is not None and self.group.leads:
-            if settings.patience is not None and is_best:
-                save_checkpoint(self.folder / BEST, modules, record)
-            last = epoch == settings.n_epochs or self.is_stuck()
-            if last or epoch % settings.checkpoint_every == 0:
-                state = optimiser_tensors(self.optimiser, "optimiser.")
-                save_checkpoint(self.folder / LAST, {**modules, **state}, record)
-        self.group.wait()
+        tensors = {f"step.{name}": one for name, one in self.step.state_dict().items()}
+        if name == LAST:
+            tensors |= optimiser_tensors(self.optimiser, "optimiser.")
+        save_checkpoint(self.folder / name, tensors, record)
 
     def resume(self) -> None:
         """Take up the run that the folder holds, if it holds one."""
@@ -331,14 +324,25 @@ class Run:
         check_same(where, record.get("settings"), self.settings)
         if self.identity is not None:
             check_identity(where, record.get("identity"), self.identity)
+        check_fixed(where, self.step, tensors, "step.")
+        if self.settings.patience is not None:
+            self.best = best_so_far(where, self.folder, (tensors, record))
+            self.best_epoch = best_epoch(record["history"])
         load_module(where, self.step, tensors, "step.")
         restore_optimiser(where, self.optimiser, tensors, "optimiser.")
         self.history = list(record["history"])
         if self.constraint is not None:
             multiplier = float(record["log_multiplier"])
             self.constraint = replace(self.constraint, log_multiplier=multiplier)
-        if self.settings.patience is not None and (self.folder / BEST).exists():
-            self.best = load_checkpoint(self.folder / BEST)[0]
+        if record.get("best_epoch", "unknown") != self.best_epoch:
+            self.mark_patience()
+        self.group.wait()
+
+    def mark_patience(self) -> None:
+        """Write down that patience began or ended, which says what weights the run is to leave."""
+        if self.best_epoch == len(self.history) - 1:
+            self.write(BEST)
+        self.write(LAST)
 
 
 def share_of(batch_size: int, group: Workers) -> int:
@@ -348,29 +352,3 @@ def share_of(batch_size: int, group: Workers) -> int:
         advice = "Choose a multiple of the number of processes."
         raise ValueError(refusal("train", found, "equal shares", advice))
     return batch_size // group.count
-
-
-def parameter_groups(step: TrainingStep) -> list[list[nn.Parameter]]:
-    """Return what is to learn of the model and of the inference; what is frozen is left out."""
-    inference = step.inference
-    parts = [list(step.model.parameters())]
-    if isinstance(inference, nn.Module):
-        parts.append(list(inference.parameters()))
-    learned = [[one for one in part if one.requires_grad] for part in parts]
-    if not any(learned):
-        advice = "Call requires_grad_() on what is to learn."
-        raise ValueError(refusal("train", "nothing that learns", "a free parameter", advice))
-    return [part for part in learned if part]
-
-
-def restore(model: LatentGaussian, inference: Inference, folder: str | Path) -> dict[str, Any]:
-    """Give modules the weights that `train` left in a folder; return the checkpoint's record.
-
-    The best weights if the run had `patience`, else the last.
-    """
-    name = BEST if (Path(folder) / BEST).exists() else LAST
-    tensors, record = load_checkpoint(Path(folder) / name)
-    # What an estimator remembers is of use to training alone.
-    tensors = {n: v for n, v in tensors.items() if not n.startswith("step.estimator.")}
-    load_module(f"restore {folder}", TrainingStep(model, inference), tensors, "step.")
-    return record

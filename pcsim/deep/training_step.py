@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,34 @@ from pcsim.deep.estimators import Estimator
 from pcsim.deep.inference import Evaluation, Inference, surrogate
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.objective import FreeEnergy
+from pcsim.deep.training_settings import TrainingSettings
 from pcsim.messages import refusal
 
 __all__ = [
+    "CHECK_EVERY",
     "DIVERGED",
     "WORST",
     "TrainingStep",
     "binarised",
+    "check_finite_step",
     "check_loss",
     "check_prepared",
     "dequantised",
     "generator_for",
+    "parameter_groups",
     "shuffled",
+    "torch_settings",
 ]
 
 WORST = 1000.0
 """A run has diverged once its mean free energy is more than this many times that of the first
 epoch (in it: of its first step), or than this many nats a feature if those are more."""
-DIVERGED = "Lower learning_rate or set largest_gradient; the last checkpoint is kept."
+DIVERGED = (
+    "Lower learning_rate or set largest_gradient; the last checkpoint is kept, the weights in "
+    "memory are lost."
+)
+CHECK_EVERY = 50
+"""Steps between looks at whether the loss is still finite: each waits for the device."""
 
 
 class TrainingStep(nn.Module):
@@ -58,7 +69,23 @@ class TrainingStep(nn.Module):
         )  # fmt: skip
 
 
-def check_loss(where: str, loss: float, first: float, n_x: int, step: int) -> None:
+def check_finite_step(
+    where: str,
+    total: Tensor,
+    parameters: Iterable[Tensor],
+    step: int,
+    advice: str = DIVERGED,
+) -> None:
+    """Stop a run that has a loss or a weight NaN or infinite; `total` is a sum of losses."""
+    sums = [total.sum().double()] + [one.detach().sum().double() for one in parameters]
+    if not bool(torch.isfinite(torch.stack(sums)).all()):
+        found = f"a loss or a weight NaN or infinite by step {step + 1}"
+        raise RuntimeError(refusal(where, found, "finite numbers", advice))
+
+
+def check_loss(
+    where: str, loss: float, first: float, n_x: int, step: int, advice: str = DIVERGED
+) -> None:
     """Stop a run whose mean free energy is out of all proportion to the first, all in nats.
 
     Raises
@@ -70,7 +97,7 @@ def check_loss(where: str, loss: float, first: float, n_x: int, step: int) -> No
     if not loss <= limit:
         found = f"a mean free energy of {loss:.3g} nats by step {step + 1}"
         expected = f"at most {limit:.3g}, {WORST:g} times the first ({first:.3g}, {n_x} features)"
-        raise RuntimeError(refusal(where, found, expected, DIVERGED))
+        raise RuntimeError(refusal(where, found, expected, advice))
 
 
 def check_prepared(
@@ -85,7 +112,41 @@ def check_prepared(
             reason = str(error).splitlines()[0].rstrip(".")
             expected, advice = "data that it takes", f"It says: {reason}."
             raise ValueError(refusal(where, found, expected, advice)) from None
+        if not bool(torch.isfinite(prepared).all()):
+            bad = int((~torch.isfinite(prepared)).sum())
+            found = f"{bad} of {prepared.numel()} entries NaN or infinite after `prepare`"
+            raise ValueError(refusal(where, found, "finite numbers", "Mend `prepare` or the data."))
         model.output.check(where, prepared)
+
+
+@contextlib.contextmanager
+def torch_settings(settings: TrainingSettings) -> Iterator[None]:
+    """Inside the block, TF32 in matrix products if asked for, and graphs that can be used twice."""
+    import torch._functorch.config as compiled
+
+    before, donated = torch.get_float32_matmul_precision(), compiled.donated_buffer
+    # Inference takes a gradient and keeps the graph for the model's own.
+    compiled.donated_buffer = donated and not settings.compile
+    if settings.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        compiled.donated_buffer = donated
+
+
+def parameter_groups(where: str, step: TrainingStep) -> list[list[nn.Parameter]]:
+    """Return what is to learn of the model and of the inference; what is frozen is left out."""
+    inference = step.inference
+    parts = [list(step.model.parameters())]
+    if isinstance(inference, nn.Module):
+        parts.append(list(inference.parameters()))
+    learned = [[one for one in part if one.requires_grad] for part in parts]
+    if not any(learned):
+        advice = "Call requires_grad_() on what is to learn."
+        raise ValueError(refusal(where, "nothing that learns", "a free parameter", advice))
+    return [part for part in learned if part]
 
 
 def generator_for(device: torch.device | str, *entries: int) -> torch.Generator:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.func import grad, jacfwd, jacrev, vmap
 
 from pcsim.deep.encodings import ErrorEncoding
-from pcsim.deep.inference import Evaluation, Step
+from pcsim.deep.inference import Evaluation, Step, by_level
 from pcsim.deep.inference_direct import Direct
 from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
@@ -57,10 +57,14 @@ class ShuffledErrors:
         self, model: LatentGaussian, x: Tensor, step: Step, evaluation: Evaluation
     ) -> list[list[Tensor]]:
         levels = self.inner.inputs(model, x, step, evaluation)
-        place, device = len(levels[0]) - 2, x.device
+        place, device = self.from_below(0, len(by_level(model, step.q)[0]))[-1], x.device
         order = torch.randperm(len(x), generator=evaluation.generator, device=device)
         levels[0][place] = levels[0][place][order]
         return levels
+
+    def from_below(self, level: int, n_estimates: int) -> list[int]:
+        """Return what `ErrorEncoding.from_below` does."""
+        return self.inner.from_below(level, n_estimates)
 
 
 class ShuffledData(nn.Module):
@@ -134,7 +138,7 @@ def update_jacobian(
         advice = "Take Iterative(encoding=ErrorEncoding())."
         raise ValueError(refusal("update_jacobian", found, "an ErrorEncoding", advice))
     inputs = inference.encoding.inputs(model, x, step, evaluation)
-    place = len(inputs[0]) - 2
+    place = inference.encoding.from_below(0, len(by_level(model, step.q)[0]))[-1]
 
     def mean(error: Tensor, rows: list[list[Tensor]], at: tuple[Tensor, ...]) -> Tensor:
         seen = [[one[None] for one in row] for row in rows]

@@ -1,0 +1,139 @@
+"""Seeds trained as one: what is frozen, refused and stopped is what it is for each alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pcsim.deep.estimators import ScoreFunction
+from pcsim.deep.inference_direct import Direct
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.many_seeds import train_together
+from pcsim.deep.objective import Objective
+from pcsim.deep.outputs import Gaussian
+from pcsim.deep.training import TrainingSettings, train
+
+SETTINGS = TrainingSettings(
+    n_epochs=2, batch_size=16, learning_rate=1e-2, precision="float64", device="cpu"
+)
+
+
+def build(seed=0, output=None):
+    generator = torch.Generator().manual_seed(seed)
+    model = LatentGaussian(10, (4,), output, generator=generator)
+    return model, Direct(model, widths=[[8]], generator=generator)
+
+
+def tensors(*modules):
+    return [one.clone() for part in modules for one in part.state_dict().values()]
+
+
+def together(pairs, x, settings, seeds):
+    models, inferences = (list(one) for one in zip(*pairs, strict=True))
+    return train_together(models, inferences, x, settings, seeds)
+
+
+@pytest.fixture
+def x(rng):
+    return torch.as_tensor(rng.random((64, 10)), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_frozen_part_stays_as_it_is_and_the_other_learns_as_it_does_alone(part, x):
+    def pair(seed):
+        modules = build(seed)
+        modules[part].requires_grad_(False)
+        return modules
+
+    pairs = [pair(seed) for seed in (0, 3)]
+    before = [tensors(modules[part].double()) for modules in pairs]
+    together(pairs, x, SETTINGS, [0, 3])
+    for seed, modules, frozen in zip((0, 3), pairs, before, strict=True):
+        kept = zip(tensors(modules[part]), frozen, strict=True)
+        assert all(torch.equal(one, other) for one, other in kept)
+        alone = pair(seed)
+        train(*alone, x, replace(SETTINGS, seed=seed), progress=False)
+        for one, other in zip(tensors(*modules), tensors(*alone), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+def test_what_is_frozen_in_one_seed_alone_is_refused_and_so_is_nothing_to_learn(x, refused):
+    pairs = [build(0), build(3)]
+    pairs[1][0].heads[0].bias.requires_grad_(False)
+    message = refused(together, pairs, x, SETTINGS, [0, 3])
+    assert "'model.heads.0.bias' frozen in some modules" in message
+    frozen = build(0)
+    for one in frozen:
+        one.requires_grad_(False)
+    assert "nothing that learns" in refused(together, [frozen], x, SETTINGS, [0])
+
+
+REFUSED = {
+    "compile": ({"compile": True}, "compile True"),
+    "bfloat16": ({"precision": "bfloat16"}, "precision 'bfloat16'"),
+    "device": ({"device": "cuda:9"}, "device 'cuda:9'"),
+    "baseline": ({"estimator": ScoreFunction("running_mean")}, "which all seeds would share"),
+}
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_settings_that_would_be_ignored_are_refused(name, x, refused):
+    changes, words = REFUSED[name]
+    assert words in refused(together, [build()], x, replace(SETTINGS, **changes), [0])
+
+
+def test_tf32_is_asked_for_during_the_run_and_the_device_is_that_of_train(x, monkeypatch):
+    seen = []
+
+    def prepare(rows, generator):
+        seen.append((torch.get_float32_matmul_precision(), rows.device.type))
+        return rows
+
+    before = torch.get_float32_matmul_precision()
+    settings = replace(SETTINGS, precision="tf32", device="auto")
+    model, inference = build()
+    train_together([model], [inference], x, settings, [0], prepare=prepare)
+    model, inference = build()
+    apart = len(seen)
+    train(model, inference, x, settings, prepare=prepare, progress=False)
+    # But for the look at the data before the run.
+    assert set(seen[1:apart]) == set(seen[apart + 1 :])
+    assert {one[0] for one in seen} == {"high"}
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_the_score_without_memory_trains_together_as_alone(x):
+    settings = replace(SETTINGS, estimator=ScoreFunction(), n_samples=3)
+    pairs = [build(0), build(3)]
+    done = together(pairs, x, settings, [0, 3])
+    alone = build(3)
+    curve = train(*alone, x, replace(settings, seed=3), progress=False).history
+    found = [record["train"] for record in done[1].history]
+    assert found == pytest.approx([record["train"] for record in curve], abs=1e-10)
+    assert not any(part.training for modules in pairs for part in modules)
+
+
+def test_weights_that_end_infinite_stop_the_run_and_the_models_keep_theirs(x):
+    # One step: its loss is finite, taken before the weights move.
+    settings = replace(
+        SETTINGS, n_epochs=1, batch_size=64, learning_rate=1e308, precision="float64"
+    )
+    pairs = [build(0, Gaussian(1.0)), build(3, Gaussian(1.0))]
+    before = tensors(*(part.double() for modules in pairs for part in modules))
+    with pytest.raises(RuntimeError, match=r"a weight NaN or infinite.*keep their weights"):
+        together(pairs, x, settings, [0, 3])
+    after = tensors(*(part for modules in pairs for part in modules))
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    with pytest.raises(RuntimeError, match=r"a weight NaN or infinite.*memory are lost"):
+        train(*build(0, Gaussian(1.0)), x, settings, progress=False)
+
+
+def test_a_bound_that_a_small_weight_lets_go_stops_neither_way(x):
+    settings = replace(
+        SETTINGS, n_epochs=30, learning_rate=0.3, objective=Objective(kl_weight=0.0),
+        precision="float32",
+    )  # fmt: skip
+    done = together([build(0, Gaussian(4.0))], 30 * x, settings, [0])
+    assert len(done[0].history) == 30

@@ -47,6 +47,8 @@ def energy_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradie
     """
     parameters = trainable(network)
     held = {name: state.detach() for name, state in states.items()}
+    if not parameters:
+        return {}
     with torch.enable_grad():
         energy = network.energy(held).mean()
         found = torch.autograd.grad(energy, list(parameters.values()), allow_unused=True)
@@ -220,11 +222,12 @@ def chain_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradien
 def loop_gradients(network: PCNetwork, loop: FusedLoop) -> Gradients | None:
     """Return the gradients at fresh errors of a loop; None if weights are made of parameters."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    if any(id(parameter) not in names for parameter in loop.chain.parameters):
+    parameters = loop.chain.parameters
+    if parameters is None or any(id(parameter) not in names for parameter in parameters):
         return None
     wanted = trainable(network)
     found: Gradients = {}
-    for parameter, gradient in zip(loop.chain.parameters, loop.gradients(), strict=True):
+    for parameter, gradient in zip(parameters, loop.gradients(), strict=True):
         name = names[id(parameter)]
         if name in wanted:
             found[name] = found[name] + gradient if name in found else gradient

@@ -11,11 +11,13 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from pcsim.deep.pc_chain import FusedLoop, chain_of
 from pcsim.deep.pc_network import Node, PCNetwork, States
+from pcsim.deep.pc_plain import own_parameters, runs_as
 
 __all__ = [
     "Gradients",
@@ -67,9 +69,9 @@ def local_gradients(
         \delta = \left(\frac{\partial p}{\partial a}\right)^{\!\top} \xi
 
     Here :math:`r` is what enters a layer, :math:`a` what leaves it and :math:`\xi` the weighted
-    error of the node that it predicts: nothing from another node enters. Layers other than linear
-    ones and convolutions get the derivative of their own node's prediction, and a learned
-    precision :math:`\tfrac12\langle\Pi\varepsilon^2 - 1\rangle` by its logarithm.
+    error of the node that it predicts: nothing from another node enters. Layers other than plain
+    linear ones and convolutions (see `has_rule`) get the derivative of their own node's prediction,
+    and a learned precision :math:`\tfrac12\langle\Pi\varepsilon^2 - 1\rangle` by its logarithm.
 
     Parameters
     ----------
@@ -100,13 +102,17 @@ def node_rules(
     network: PCNetwork, node: Node, states: States, *, weighted: bool
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Yield the parameters of one node's prediction and their derivatives."""
-    rates: list[tuple[nn.Module, Tensor, Tensor]] = []
+    heard: list[tuple[nn.Module, Tensor, GradientEdge]] = []
 
-    def listen(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        rates.append((layer, inputs[0].detach(), output))
+    def listen(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        # What follows may write over the output (inplace=True): its place in the graph is kept, not
+        # the tensor, and a view, whose place would change with it, goes on as a copy.
+        if output.requires_grad:
+            heard.append((layer, inputs[0].detach(), get_gradient_edge(output)))
+        return output.clone() if output._is_view() else output
 
-    layers = [layer for layer in layers_of(network, node) if has_rule(layer)]
-    hooks = [layer.register_forward_hook(listen) for layer in dict.fromkeys(layers)]
+    layers = dict.fromkeys(layer for layer in layers_of(network, node) if has_rule(layer))
+    hooks = [layer.register_forward_hook(listen, prepend=True) for layer in layers]
     try:
         with torch.enable_grad():
             prediction = network.predict(node.name, states)
@@ -119,15 +125,14 @@ def node_rules(
     error = node.energy.weighted_error(states[node.name], prediction.detach())
     error = (error if weighted else error / precision_of(node)) / n
     error = error.sum_to_size(prediction.shape)
-    ruled = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
+    ruled = {id(p) for layer, _, _ in heard for p in own_parameters(layer) or ()}
     others = [p for p in parameters_of(network, node) if p.requires_grad and id(p) not in ruled]
-    heard = [output for _, _, output in rates if output.requires_grad]
-    pulled = torch.autograd.grad(prediction, [*heard, *others], error, allow_unused=True)
+    edges = [edge for _, _, edge in heard]
+    pulled = torch.autograd.grad(prediction, [*edges, *others], error, allow_unused=True)
     for parameter, gradient in zip(others, pulled[len(heard) :], strict=True):
         if gradient is not None:
             yield parameter, -gradient
-    kept = [rate for rate in rates if rate[2].requires_grad]
-    for (layer, rate, _), delta in zip(kept, pulled[: len(heard)], strict=True):
+    for (layer, rate, _), delta in zip(heard, pulled[: len(heard)], strict=True):
         if delta is not None:
             yield from layer_rule(layer, rate, delta)
 
@@ -139,10 +144,14 @@ def precision_of(node: Node) -> Tensor | float:
 
 
 def has_rule(layer: nn.Module) -> bool:
-    """Return whether the layer's rule is written out below."""
-    return isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and (
-        getattr(layer, "padding_mode", "zeros") == "zeros"
-    )
+    """Return whether the layer's rule is written out below.
+
+    Linear layers and convolutions padded with zeros, with weights of their own (not weight_norm) and
+    no forward pass of their own.
+    """
+    plain = any(runs_as(layer, kind) for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    zeros = getattr(layer, "padding_mode", "zeros") == "zeros"
+    return plain and zeros and own_parameters(layer) is not None
 
 
 def layer_rule(layer: nn.Module, rate: Tensor, delta: Tensor) -> Iterable[tuple[Tensor, Tensor]]:

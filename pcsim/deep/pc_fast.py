@@ -191,10 +191,12 @@ class PlainTrainer:
 
     def _general(self, x: Tensor, y: Tensor) -> None:
         clamp = {self.network.inputs[0]: x, self.network.outputs[0]: y}
-        self.states = infer(self.network, clamp, self.method, record=True).states
+        settled = infer(self.network, clamp, self.method, record=True)
+        self.states = settled.states
         parameters = trainable(self.network)
+        gradients = energy_gradients(self.network, self.states, idle=settled.idle)
         with torch.no_grad():
-            for name, gradient in energy_gradients(self.network, self.states).items():
+            for name, gradient in gradients.items():
                 parameters[name].sub_(gradient, alpha=self.learning_rate)
 
     def _fused(self, chain: Chain, x: Tensor, y: Tensor) -> None:

@@ -6,7 +6,7 @@ rules in the buffers of a chain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import cast
 
 import torch
@@ -34,13 +34,18 @@ __all__ = [
 Gradients = dict[str, Tensor]
 
 
-def energy_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradients:
+def energy_gradients(
+    network: PCNetwork, states: Mapping[str, Tensor], *, idle: Collection[str] = ()
+) -> Gradients:
     """Return the derivative of the energy, averaged over the batch, by every parameter.
 
     Parameters
     ----------
     states
         Every node, as `infer` returns them; they are taken as given.
+    idle
+        Nodes below which nothing was held (`Settled.idle`). They tell their parameters nothing,
+        their precision, whose errors of 0 are no observation, as little as their weights.
 
     Returns
     -------
@@ -52,7 +57,9 @@ def energy_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradie
     if not parameters:
         return {}
     with torch.enable_grad():
-        energy = network.energy(held).mean()
+        energy = network.energy(held, idle=idle).mean()
+        if not energy.requires_grad:
+            return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         found = torch.autograd.grad(energy, list(parameters.values()), allow_unused=True)
     return {
         name: torch.zeros_like(parameter) if gradient is None else gradient
@@ -61,7 +68,11 @@ def energy_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradie
 
 
 def local_gradients(
-    network: PCNetwork, states: Mapping[str, Tensor], *, weighted: bool = True
+    network: PCNetwork,
+    states: Mapping[str, Tensor],
+    *,
+    weighted: bool = True,
+    idle: Collection[str] = (),
 ) -> Gradients:
     r"""Return the same derivatives by local rules: weighted error times presynaptic rate.
 
@@ -80,6 +91,8 @@ def local_gradients(
     weighted
         Whether errors count by their precision. Without it :math:`\xi` is the bare error: what
         meets an error and not what lowers the energy (see `proximal_step`).
+    idle
+        As in `energy_gradients`.
     """
     names = {id(parameter): name for name, parameter in trainable(network).items()}
     found: Gradients = {
@@ -87,6 +100,8 @@ def local_gradients(
     }
     held = {name: state.detach() for name, state in states.items()}
     for name, node in network.nodes.items():
+        if name in idle:
+            continue
         for parameter, gradient in node_rules(network, node, held, weighted=weighted):
             if id(parameter) in names:
                 found[names[id(parameter)]] += gradient
@@ -146,8 +161,8 @@ def precision_of(node: Node) -> Tensor | float:
 def has_rule(layer: nn.Module) -> bool:
     """Return whether the layer's rule is written out below.
 
-    Linear layers and convolutions padded with zeros, with weights of their own (not weight_norm) and
-    no forward pass of their own.
+    Linear layers and convolutions padded with zeros, with weights of their own (not weight_norm)
+    and no forward pass of their own.
     """
     plain = any(runs_as(layer, kind) for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
     zeros = getattr(layer, "padding_mode", "zeros") == "zeros"
@@ -181,6 +196,31 @@ def layer_rule(layer: nn.Module, rate: Tensor, delta: Tensor) -> Iterable[tuple[
     )
     if convolution.bias is not None:
         yield convolution.bias, -delta.transpose(0, 1).flatten(1).sum(1)
+
+
+def entering(layer: nn.Module, rate: Tensor, n: int) -> float:
+    """Return the squared norm of all that meets the weights of a layer, a mean over n examples.
+
+    A layer that is used at many positions (a convolution, a linear layer along a sequence) meets
+    an input at each: of a convolution the patches, which overlap. A bias meets 1 at each. This is
+    the trace, and so at least the largest eigenvalue, of how half the squared sums of the layer
+    bend by its parameters; of groups of channels, which do not meet, the largest counts.
+    """
+    n, bias = min(n, len(rate)), getattr(layer, "bias", None) is not None
+    if isinstance(layer, nn.Linear):
+        positions = rate.numel() / rate.shape[-1] / n
+        return float(rate.square().sum()) / n + bias * positions
+    convolution = cast(nn.Conv2d, layer)
+    convolve = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}[rate.ndim]
+    groups, width = convolution.groups, convolution.in_channels // convolution.groups
+    met = convolve(
+        padded(convolution, rate.square()),
+        rate.new_ones(groups, width, *convolution.kernel_size),
+        stride=convolution.stride,
+        dilation=convolution.dilation,
+        groups=groups,
+    ).transpose(0, 1)
+    return float(met.flatten(1).sum(1).max()) / n + bias * met[0].numel() / n
 
 
 def padded(convolution: nn.Conv2d, rate: Tensor) -> Tensor:

@@ -130,6 +130,6 @@ def hybrid_step(
     """
     settled = infer(network, clamp, method, initial=guess(amortizer, clamp))
     gradients = amortized_gradients(amortizer, settled.states, presynaptic)
-    learn(network, settled.states, optimisers[0])
+    learn(network, settled.states, optimisers[0], idle=settled.idle)
     apply(trainable(amortizer), gradients, optimisers[1])
     return settled

@@ -6,7 +6,7 @@ image, a generative network the image from the label; both are the same object.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, final
 
@@ -145,9 +145,16 @@ class PCNetwork(nn.Module):
             for name, node in self.nodes.items()
         }
 
-    def energy(self, states: Mapping[str, Tensor]) -> Tensor:
-        """Return the energy of every example, (batch,)."""
-        terms = [n.energy(states[k], self.predict(k, states)) for k, n in self.nodes.items()]
+    def energy(self, states: Mapping[str, Tensor], *, idle: Collection[str] = ()) -> Tensor:
+        """Return the energy of every example, (batch,); nodes named `idle` carry none."""
+        terms = [
+            node.energy(states[name], self.predict(name, states))
+            for name, node in self.nodes.items()
+            if name not in idle
+        ]
+        if not terms:
+            first = next(iter(states.values()))
+            return first.new_zeros(len(first))
         total = terms[0]
         for term in terms[1:]:
             total = total + term
@@ -175,6 +182,9 @@ class PCNetwork(nn.Module):
             )
         for name in given:
             self.check_name("feedforward", name)
+        if n_examples is None and not given:
+            found, advice = "no activities and no `n_examples`", "Say how many to return."
+            raise ValueError(refusal("feedforward", found, "one of them", advice))
         n = n_examples if n_examples is not None else max(len(v) for v in given.values())
         states: States = {name: given[name] for name in self.inputs}
         for name, node in self.nodes.items():

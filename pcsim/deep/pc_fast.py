@@ -29,6 +29,7 @@ PATHS = ("general", "fused", "compiled")
 COMPILED_WORK = 100_000
 """Multiplications a step (batch times weights) up to which the compiled path is faster."""
 COMPILED_TYPES = (torch.float32, torch.float64)
+KEY = "log_precision"
 
 Plain = GradientDescent | ErrorOptimisation
 
@@ -65,6 +66,12 @@ def choose(chain: Chain | None, method: Plain, example: Tensor) -> str:
     if small and known and example.device.type == "cpu" and has_numba():
         return "compiled" if lie_plainly(chain, example) else "fused"
     return "fused"
+
+
+def precisions_of(network: PCNetwork) -> list[tuple[dict[str, Tensor | None], Tensor, int]]:
+    """Return where fixed precisions are kept, what lies there, and how often it was written."""
+    kept = [own for part in network.energies if KEY in (own := network.energies[part]._buffers)]
+    return [(own, p, p._version) for own in kept if (p := own[KEY]) is not None]
 
 
 @functools.cache
@@ -121,7 +128,7 @@ class PlainTrainer:
             raise ValueError(refusal("PlainTrainer", found, "one input and one output"))
         self.network, self.method = network, method
         self.learning_rate, self.path = learning_rate, path
-        self.chain = learning_chain(network, method)
+        self.chain, self._precisions = learning_chain(network, method), precisions_of(network)
         if path in ("fused", "compiled") and self.chain is None:
             advice = "Take path='general' or 'auto'."
             found = "a network or a method beyond plain steps on a chain with weights of its own"
@@ -144,6 +151,10 @@ class PlainTrainer:
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         """Settle on one batch, x (batch, ...) and y (batch, ...), and move the weights."""
+        # Precisions are read once; load_state_dict and .to() write them anew.
+        if any([own.get(KEY) is not p or p._version != n for own, p, n in self._precisions]):
+            self.chain = learning_chain(self.network, self.method)
+            self._precisions, self._loop, self._column = precisions_of(self.network), None, None
         chain, path, column = self.chain, self.path, self._column
         if path in ("auto", "compiled") and chain and column and column.fits(chain, x):
             self._check(chain, x, y)

@@ -171,10 +171,11 @@ def proximal_step(
     least the largest curvature of half the squared error by the weights, the step never makes the
     error behind a layer larger. The held output is moved only part of the way from its prediction
     :math:`p` to the target :math:`y`, :math:`p + (y - p)\, n\Pi\alpha/(1 + n\Pi\alpha)`, with
-    :math:`n` of the last layer behind it at the feedforward start, :math:`\Pi` the precision
-    of the output (or the weight of its cross-entropy) and :math:`\alpha` the learning `rate`. With one layer, one example and :math:`\epsilon = 0`
-    that is the lowest point of :math:`F + |\Delta W|^2 / 2\alpha`. (The paper has precisions of 1;
-    the authors' code renews :math:`n` and the output at every step.)
+    :math:`n` of the last layer behind it at the feedforward start, :math:`\Pi` the precision of the
+    output (or the weight of its cross-entropy) and :math:`\alpha` the learning `rate`. With one
+    layer, one example and :math:`\epsilon = 0` that is the lowest point of
+    :math:`F + |\Delta W|^2 / 2\alpha`. (The paper has precisions of 1; the authors' code renews
+    :math:`n` and the output at every step.)
     Only layers with a local rule move (`has_rule`); precisions and other layers stay.
 
     `pc_comparison.proximal` is another reading of the paper, for many networks at once: it leaves

@@ -103,6 +103,8 @@ class PCNetwork(nn.Module):
         for name in self.outputs:
             self.check_name("PCNetwork", name)
         self.body = body
+        self.overwriting = frozenset(n.name for n in nodes if writes_over(n.predict))
+        """Nodes whose prediction is computed in place somewhere, from copies of their parents."""
         own = {n.name: n.predict for n in nodes if isinstance(n.predict, nn.Module)}
         self.predictors = nn.ModuleDict(own)
         self.energies = nn.ModuleDict({n.name: cast(nn.Module, n.energy) for n in nodes})
@@ -124,7 +126,10 @@ class PCNetwork(nn.Module):
     def predict(self, name: str, states: Mapping[str, Tensor]) -> Tensor:
         """Return the prediction of one node, (batch, ...); of a root with a prior, (1, ...)."""
         node = self.nodes[name]
-        prediction = node.predict(*(states[parent] for parent in node.parents))
+        given = [states[parent] for parent in node.parents]
+        if name in self.overwriting:
+            given = [activity.clone() for activity in given]
+        prediction = node.predict(*given)
         return prediction if node.parents else prediction.unsqueeze(0)
 
     def predictions(self, states: Mapping[str, Tensor]) -> States:
@@ -203,6 +208,19 @@ class PCNetwork(nn.Module):
         states = self.feedforward(dict(zip(self.inputs, inputs, strict=True)))
         found_outputs = tuple(states[name] for name in self.outputs)
         return found_outputs[0] if len(found_outputs) == 1 else found_outputs
+
+
+def writes_over(predict: Callable[..., Tensor]) -> bool:
+    """Return whether parts of a prediction are asked to write over what enters them."""
+    steps = getattr(predict, "operations", ())
+    for step in steps:
+        name = str(getattr(step.target, "__name__", step.target))
+        written = name.endswith("_") and not name.endswith("__")
+        if step.kind != "call_module" and (written or step.keywords.get("inplace")):
+            return True
+    listed = getattr(predict, "layers", None)
+    parts = [predict] if isinstance(predict, nn.Module) else listed() if steps and listed else []
+    return any(getattr(m, "inplace", False) for part in parts for m in part.modules())
 
 
 def check_graph(inputs: Sequence[str], nodes: Sequence[Node]) -> None:

@@ -17,6 +17,8 @@ from pcsim.messages import refusal, unknown_name
 
 __all__ = ["Node", "PCNetwork", "Prior", "States"]
 
+IN_PLACE = ("iadd", "isub", "imul", "itruediv", "setitem")
+
 States = dict[str, Tensor]
 """Name of a node -> its activity, (batch, ...)."""
 
@@ -213,14 +215,18 @@ class PCNetwork(nn.Module):
 def writes_over(predict: Callable[..., Tensor]) -> bool:
     """Return whether parts of a prediction are asked to write over what enters them."""
     steps = getattr(predict, "operations", ())
-    for step in steps:
-        name = str(getattr(step.target, "__name__", step.target))
-        written = name.endswith("_") and not name.endswith("__")
-        if step.kind != "call_module" and (written or step.keywords.get("inplace")):
-            return True
+    if any(is_in_place(step.kind, step.target, step.keywords) for step in steps):
+        return True
     listed = getattr(predict, "layers", None)
     parts = [predict] if isinstance(predict, nn.Module) else listed() if steps and listed else []
     return any(getattr(m, "inplace", False) for part in parts for m in part.modules())
+
+
+def is_in_place(kind: str, target: object, keywords: Mapping[str, object]) -> bool:
+    """Return whether an operation that is no module writes over what it is given."""
+    name = str(getattr(target, "__name__", target))
+    written = name in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
+    return kind in ("call_function", "call_method") and (written or bool(keywords.get("inplace")))
 
 
 def check_graph(inputs: Sequence[str], nodes: Sequence[Node]) -> None:

@@ -7,7 +7,7 @@ rules in the buffers of a chain.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -142,8 +142,8 @@ def node_rules(
     error = error.sum_to_size(prediction.shape)
     ruled = {id(p) for layer, _, _ in heard for p in own_parameters(layer) or ()}
     others = [p for p in parameters_of(network, node) if p.requires_grad and id(p) not in ruled]
-    edges = [edge for _, _, edge in heard]
-    pulled = torch.autograd.grad(prediction, [*edges, *others], error, allow_unused=True)
+    wanted: list[Any] = [*(edge for _, _, edge in heard), *others]
+    pulled = torch.autograd.grad(prediction, wanted, error, allow_unused=True)
     for parameter, gradient in zip(others, pulled[len(heard) :], strict=True):
         if gradient is not None:
             yield parameter, -gradient

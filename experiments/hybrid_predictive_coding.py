@@ -148,7 +148,6 @@ def collect(run: Run) -> None:
     rows.append(row("whole", "accuracy of hybrid's guess", guess))
     rows.append(row("whole", "hybrid minus plain", hybrid - plain, "not below 0", sign=1))
     rows.append(row("whole", "hybrid minus its guess", hybrid - guess, "not below 0", sign=1))
-    _switch, _width = run.settings["switch"], run.settings["window"]
     for start in STARTS:
         for name, claimed in (("steps", True), ("first_energy", False)):
             rows += change_rows(split[name].sel(start=start), start, claimed, run.settings)

@@ -109,14 +109,15 @@ def test_parameters_are_shared_and_the_copy_is_independent(rng):
 )
 def test_weighted_error_and_curvature_are_derivatives(rng, energy):
     energy = energy.double()
-    state, direction = torch.softmax(tensor(rng, 2, 3), 1), tensor(rng, 2, 3)
+    # Targets that do not sum to 1, so that their sum is seen.
+    state, direction = 1.7 * torch.softmax(tensor(rng, 2, 3), 1), tensor(rng, 2, 3)
     prediction = tensor(rng, 2, 3).requires_grad_()
     total = energy(state, prediction).sum()
     (slope,) = torch.autograd.grad(total, prediction, create_graph=True)
     torch.testing.assert_close(energy.weighted_error(state, prediction), -slope)
     if slope.requires_grad:
         (bent,) = torch.autograd.grad(slope, prediction, direction)
-        torch.testing.assert_close(energy.curvature(direction, prediction), bent)
+        torch.testing.assert_close(energy.curvature(direction, prediction, state), bent)
 
 
 def test_energies_are_densities(rng):

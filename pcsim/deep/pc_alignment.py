@@ -18,6 +18,7 @@ from pcsim.deep.pc_replicas import (
     local_gradients,
     settle,
 )
+from pcsim.messages import check_integer, refusal
 
 __all__ = [
     "Directions",
@@ -73,10 +74,14 @@ def update_directions(
     variances
         Of the output, one over its precision, for each condition; hidden layers have 1.
     steps, step
-        The numbers of steps of inference at which to look, and the size of one.
+        The numbers of steps of inference at which to look, in any order, and the size of one.
     feedback
         What carries errors down in place of the transposed weights, as of `settle`.
     """
+    if not steps:
+        raise ValueError(refusal("update_directions", "no steps", "at least one number of steps"))
+    for count in steps:
+        check_integer("update_directions", "steps", count, low=0)
     with torch.no_grad():
         output = net.forward(x)[-1]
         share, variance = (
@@ -85,16 +90,16 @@ def update_directions(
         )
         target = output + share * (y - output)
         slopes = backprop_gradients(net, x, target)
-        found: list[NDArray[np.float64]] = []
+        found: dict[int, NDArray[np.float64]] = {}
 
         def watch(count: int, z: list[Tensor]) -> None:
             if count in steps:
-                found.append(cosines(local_gradients(net, x, target, z), slopes, net))
+                found[count] = cosines(local_gradients(net, x, target, z), slopes, net)
 
         method = Settling(n_steps=max(steps), step=step)
         settle(net, x, target, method, feedback=feedback, output_weight=1 / variance, watch=watch)
         through = backprop_gradients(net, x, target, feedback=feedback)
-    return Directions(np.stack(found), cosines(through, slopes, net))
+    return Directions(np.stack([found[count] for count in steps]), cosines(through, slopes, net))
 
 
 def cosines(ours: Sequence[Tensor], theirs: Sequence[Tensor], net: Replicas) -> NDArray[np.float64]:

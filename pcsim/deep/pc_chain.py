@@ -21,6 +21,7 @@ from pcsim.deep.pc_clamp import Problem
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
 from pcsim.deep.pc_functions import CODES, SMOOTH, apply_to, kind_of, times_slope
 from pcsim.deep.pc_network import Node, PCNetwork
+from pcsim.deep.pc_plain import own_parameters, runs_as
 
 __all__ = ["Chain", "FusedLoop", "Link", "chain_of"]
 
@@ -47,21 +48,16 @@ class Chain:
     softmax: bool
     """Whether the output has a cross-entropy."""
 
-    @functools.cached_property
-    def parameters(self) -> tuple[Tensor, ...]:
-        """Weight and, if it has one, bias of each link."""
-        pairs = [(link.layer.weight, link.layer.bias) for link in self.links]
-        return tuple(p for pair in pairs for p in pair if p is not None)
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...] | None:
+        """Weight and, if it has one, bias of each link; None if one is made of others."""
+        found = [own_parameters(link.layer) for link in self.links]
+        return None if None in found else tuple(p for own in found for p in own or ())
 
     @functools.cached_property
     def is_known(self) -> bool:
         """Whether the compiled path has all its functions."""
         return all(kind in CODES for link in self.links for kind in (link.before, link.after))
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether every parameter lies in memory without gaps."""
-        return all([parameter.is_contiguous() for parameter in self.parameters])
 
     @functools.cached_property
     def n_weights(self) -> int:
@@ -111,9 +107,9 @@ def link_of(node: Node) -> Link | None:
     """Return the layer of a node and the functions around it, or None."""
     before, after, layer = "identity", "identity", None
     for part in parts_of(node):
-        if isinstance(part, nn.Linear) and layer is None:
-            if part._forward_hooks or part._forward_pre_hooks:
-                return None
+        if isinstance(part, nn.Module) and (part._forward_hooks or part._forward_pre_hooks):
+            return None
+        if isinstance(part, nn.Linear) and runs_as(part, nn.Linear) and layer is None:
             layer = part
             continue
         kind = part if part is None or isinstance(part, str) else kind_of(part)
@@ -130,8 +126,10 @@ def link_of(node: Node) -> Link | None:
 
 def parts_of(node: Node) -> list[nn.Module | str | None]:
     """Return what a prediction runs through, functions by name; None for what no chain has."""
-    if isinstance(node.predict, nn.Sequential):
-        return list(node.predict)
+    whole = node.predict
+    if isinstance(whole, nn.Sequential) and runs_as(whole, nn.Sequential):
+        hooked = whole._forward_hooks or whole._forward_pre_hooks
+        return [None] if hooked else list(whole)
     if isinstance(node.predict, nn.Module):
         return [node.predict]
     operations = getattr(node.predict, "operations", None)
@@ -387,9 +385,10 @@ class FusedLoop:
 
     @torch.no_grad()
     def learn(self, learning_rate: float) -> None:
-        """Move weights by weighted error times presynaptic rate, averaged over the batch."""
+        """Move weights that are not frozen by the same times a rate, where they lie."""
         scale = learning_rate / self.batch
         for layer, delta, rate in self.signals():
-            layer.weight.addmm_(delta.T, rate, alpha=scale)
-            if layer.bias is not None:
+            if layer.weight.requires_grad:
+                layer.weight.addmm_(delta.T, rate, alpha=scale)
+            if layer.bias is not None and layer.bias.requires_grad:
                 layer.bias.add_(delta.sum(0), alpha=scale)

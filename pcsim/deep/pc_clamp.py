@@ -114,11 +114,11 @@ def pose(
     if not given:
         advice = "Clamp a node; to sample from a prior use feedforward."
         raise ValueError(refusal(where, "an empty clamp", "at least one node held", advice))
-    check_together(where, network, given)
     begin = dict(initial or {})
     for name, value in begin.items():
         network.check_name(f"{where}: initial", name)
         check_values(where, f"initial {name!r}", value)
+    check_together(where, network, given, begin)
     free = tuple(name for name in network.names if name not in held)
     idle = idle_nodes(network, held, masked)
     check_free(where, network, free, idle, masked)
@@ -219,11 +219,14 @@ def check_values(where: str, what: str, value: Tensor) -> None:
         raise ValueError(refusal(where, found, "finite numbers", "Remove or replace them."))
 
 
-def check_together(where: str, network: PCNetwork, given: States) -> None:
+def check_together(
+    where: str, network: PCNetwork, given: States, begin: Mapping[str, Tensor] | None = None
+) -> None:
     """Refuse tensors that differ in batch, type or device, among them or from the parameters."""
     (first, lead), *others = given.items()
     parameter = next(network.parameters(), None)
     pairs = [(f"clamp {name!r}", value) for name, value in others]
+    pairs += [(f"initial {name!r}", value) for name, value in (begin or {}).items()]
     for what, value in pairs:
         if len(value) != len(lead):
             found = f"{len(value)} examples in {what}"

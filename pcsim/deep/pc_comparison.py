@@ -174,6 +174,8 @@ def proximal(net: Replicas, change: Change, rates: Tensor, x: Tensor, y: Tensor)
     slopes are divided by :math:`n_l`, and the output's error is multiplied by
     :math:`n_L\alpha/(1 + n_L\alpha)`, :math:`n_L` at the feedforward start and :math:`\alpha` the
     learning rate. With backpropagated errors this is the control BP-prox.
+    `pc_learning.proximal_step`, for one network of any kind, moves the target instead of weakening
+    the output's error; the two agree while the output's prediction stays where it started.
 
     References
     ----------

@@ -125,6 +125,7 @@ class GeneralQuadratic:
             energy = unfolded_energy(problem, parts, states, self.predictions).sum()
             (self.gradient,) = torch.autograd.grad(energy, self.leaf, retain_graph=True)
             away = {n: self.predictions[n] - states[n] for n in problem.active}
+            self.targets = {name: states[name].detach() for name in problem.active}
             self.ends = {
                 n: end for n, end in away.items() if n not in self.alone and end.requires_grad
             }
@@ -144,7 +145,7 @@ class GeneralQuadratic:
         nodes = self.problem.network.nodes
         pieces = self.layout.split(direction)
         bent = {
-            name: nodes[name].energy.curvature(piece, piece)
+            name: nodes[name].energy.curvature(piece, piece, piece)
             if name in self.alone
             else torch.zeros_like(piece)
             for name, piece in pieces.items()
@@ -155,7 +156,7 @@ class GeneralQuadratic:
         """Return the curvature of held nodes' energies times how they moved."""
         nodes = self.problem.network.nodes
         return [
-            nodes[name].energy.curvature(part, self.predictions[name]).detach()
+            nodes[name].energy.curvature(part, self.predictions[name], self.targets[name]).detach()
             for name, part in zip(self.ends, pushed, strict=True)
         ]
 
@@ -257,7 +258,8 @@ class ChainCurve:
         if not self.chain.softmax:
             return pushed * weight
         share = torch.softmax(self.loop.predicted[-1], 1)
-        return weight * share * (pushed - (share * pushed).sum(1, keepdim=True))
+        total = self.loop.states[-1].sum(1, keepdim=True)
+        return weight * share * (pushed - (share * pushed).sum(1, keepdim=True)) * total
 
     def curvature(self, direction: Tensor, pushed: list[Tensor]) -> Tensor:
         """Return direction times matrix times direction, (batch,)."""

@@ -33,7 +33,7 @@ class Energy(Protocol):
     def weighted_error(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return minus the derivative by the prediction."""
 
-    def curvature(self, direction: Tensor, prediction: Tensor) -> Tensor:
+    def curvature(self, direction: Tensor, prediction: Tensor, state: Tensor) -> Tensor:
         """Return the second derivative by the prediction, times a direction."""
 
     def mean(self, prediction: Tensor) -> Tensor:
@@ -83,7 +83,17 @@ class SquaredError(nn.Module):
             self.log_precision = nn.Parameter(log_precision)
         else:
             self.register_buffer("log_precision", log_precision)
-        self.plain = not learnable and precision.ndim == 0 and float(precision) == 1.0
+        self._judged: tuple[Tensor, int, bool] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the precision is one number, fixed at 1; asked anew when it was written to."""
+        own = self._buffers.get("log_precision")
+        if own is None or own.ndim:
+            return False
+        if self._judged is None or self._judged[0] is not own or self._judged[1] != own._version:
+            self._judged = (own, own._version, float(own) == 0.0)
+        return self._judged[2]
 
     @property
     def precision(self) -> Tensor:
@@ -103,7 +113,7 @@ class SquaredError(nn.Module):
         error = state - prediction
         return error if self.plain else self.precision * error
 
-    def curvature(self, direction: Tensor, prediction: Tensor) -> Tensor:
+    def curvature(self, direction: Tensor, prediction: Tensor, state: Tensor) -> Tensor:
         """Return precision times direction."""
         return direction if self.plain else self.precision * direction
 
@@ -147,10 +157,11 @@ class CrossEntropy(nn.Module):
         total = state.sum(1, keepdim=True)
         return self.weight * (state - functional.softmax(prediction, dim=1) * total)
 
-    def curvature(self, direction: Tensor, prediction: Tensor) -> Tensor:
-        """Return the covariance of one draw, times a direction."""
-        share = functional.softmax(prediction, dim=1)
-        return self.weight * share * (direction - (share * direction).sum(1, keepdim=True))
+    def curvature(self, direction: Tensor, prediction: Tensor, state: Tensor) -> Tensor:
+        """Return the covariance of one draw, times the sum of the targets and a direction."""
+        share, total = functional.softmax(prediction, dim=1), state.sum(1, keepdim=True)
+        away = direction - (share * direction).sum(1, keepdim=True)
+        return self.weight * share * away * total
 
     def mean(self, prediction: Tensor) -> Tensor:
         """Return the softmax of the logits."""
@@ -185,7 +196,7 @@ class BinaryCrossEntropy(nn.Module):
         """Return state minus probability, times the weight."""
         return self.weight * (state - prediction.sigmoid())
 
-    def curvature(self, direction: Tensor, prediction: Tensor) -> Tensor:
+    def curvature(self, direction: Tensor, prediction: Tensor, state: Tensor) -> Tensor:
         """Return the variance of one draw, times a direction."""
         probability = prediction.sigmoid()
         return self.weight * probability * (1 - probability) * direction

@@ -105,6 +105,7 @@ class ErrorOptimisation:
         errors = coordinates(problem, problem.start)
         means: States = {}
         squares: States = {}
+        velocity: States = {}
         last, factor = math.inf, 1.0
         for count in range(1, self.n_steps + 1):
             states, energy, slopes = error_slope(problem, errors)
@@ -117,7 +118,8 @@ class ErrorOptimisation:
                     gradient = adam_move(name, gradient, means, squares, (0.9, 0.999), count)
                 moves[name] = gradient * (-steps[name] * factor)
                 if self.momentum:
-                    moves[name] = means[name] = moves[name] + self.momentum * means.get(name, 0.0)
+                    velocity[name] = moves[name] + self.momentum * velocity.get(name, 0.0)
+                    moves[name] = velocity[name]
             errors = {name: errors[name] + moves[name] for name in errors}
             if self.tol is not None and largest(moves) <= self.tol:
                 break

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of
 from pcsim.deep.pc_clamp import check_together, check_values
-from pcsim.deep.pc_column import ColumnBuffers, column_buffers
+from pcsim.deep.pc_column import ColumnBuffers, column_buffers, lie_plainly
 from pcsim.deep.pc_descent import GradientDescent, steps_of
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_gradients import energy_gradients, trainable
@@ -28,6 +28,8 @@ __all__ = ["PlainTrainer", "path_for"]
 PATHS = ("general", "fused", "compiled")
 COMPILED_WORK = 100_000
 """Multiplications a step (batch times weights) up to which the compiled path is faster."""
+COMPILED_TYPES = (torch.float32, torch.float64)
+KEY = "log_precision"
 
 Plain = GradientDescent | ErrorOptimisation
 
@@ -42,19 +44,34 @@ def path_for(network: PCNetwork, method: Plain, example: Tensor) -> str:
     >>> path_for(predictive_coding(net), GradientDescent(), torch.zeros(256, 784))
     'fused'
     """
-    return choose(chain_of(network) if method.is_plain else None, method, example)
+    return choose(learning_chain(network, method), method, example)
+
+
+def learning_chain(network: PCNetwork, method: Plain) -> Chain | None:
+    """Return the chain that plain steps settle and teach in place, or None."""
+    chain = chain_of(network) if method.is_plain else None
+    if chain is None or chain.parameters is None:
+        return None
+    parts = {id(part) for part in network.modules()}
+    return chain if all(id(link.layer) in parts for link in chain.links) else None
 
 
 def choose(chain: Chain | None, method: Plain, example: Tensor) -> str:
     """Return the fastest path for a chain (None: no chain, or more than plain steps)."""
-    if chain is None or example.ndim != 2:
+    if chain is None or chain.parameters is None or example.ndim != 2:
         return "general"
-    known = example.dtype in (torch.float32, torch.float64)
+    known = example.dtype in COMPILED_TYPES
     compiles = chain.is_known and not method.momentum
     small = compiles and len(example) * chain.n_weights <= COMPILED_WORK
-    if small and known and example.device.type == "cpu" and chain.is_dense and has_numba():
-        return "compiled"
+    if small and known and example.device.type == "cpu" and has_numba():
+        return "compiled" if lie_plainly(chain, example) else "fused"
     return "fused"
+
+
+def precisions_of(network: PCNetwork) -> list[tuple[dict[str, Tensor | None], Tensor, int]]:
+    """Return where fixed precisions are kept, what lies there, and how often it was written."""
+    kept = [own for part in network.energies if KEY in (own := network.energies[part]._buffers)]
+    return [(own, p, p._version) for own in kept if (p := own[KEY]) is not None]
 
 
 @functools.cache
@@ -69,8 +86,8 @@ class PlainTrainer:
 
     Every call holds the input and the output, starts at the feedforward pass, settles by `method`
     and moves weights and biases by `learning_rate` times weighted error times presynaptic rate,
-    averaged over the batch. Activities that are not finite end in a RuntimeError and leave the
-    weights as they were.
+    averaged over the batch. Frozen parameters stay. Activities that are not finite end in a
+    RuntimeError and leave the weights as they were.
 
     Parameters
     ----------
@@ -82,7 +99,9 @@ class PlainTrainer:
         Of plain gradient descent on the weights.
     path
         ``"general"``, ``"fused"``, ``"compiled"``, or ``"auto"``: by `path_for` at each call. The
-        compiled path compiles for some seconds the first time that it is used on a machine.
+        compiled path compiles for some seconds the first time that it is used on a machine. The two
+        faster ones need weights and biases that are parameters of the network: those that are made
+        of others (weight_norm) learn on the general path.
 
     Examples
     --------
@@ -109,10 +128,10 @@ class PlainTrainer:
             raise ValueError(refusal("PlainTrainer", found, "one input and one output"))
         self.network, self.method = network, method
         self.learning_rate, self.path = learning_rate, path
-        self.chain = chain_of(network) if method.is_plain else None
+        self.chain, self._precisions = learning_chain(network, method), precisions_of(network)
         if path in ("fused", "compiled") and self.chain is None:
             advice = "Take path='general' or 'auto'."
-            found = "a network or a method beyond plain steps on a chain"
+            found = "a network or a method beyond plain steps on a chain with weights of its own"
             raise ValueError(refusal(f"PlainTrainer: {path}", found, "a plain chain", advice))
         if path == "compiled" and self.chain and (method.momentum or not self.chain.is_known):
             found, advice = "momentum or an activation that it has not", "Take path='fused'."
@@ -120,6 +139,7 @@ class PlainTrainer:
         if path == "compiled" and not has_numba():
             advice = "Install pcsim[deep], or take path='fused'."
             raise RuntimeError(refusal("PlainTrainer: compiled", "no numba", "numba", advice))
+        self._check_memory()
         self.steps: list[float] = []
         if self.chain is not None:
             names = self.chain.names[1:-1]
@@ -131,15 +151,42 @@ class PlainTrainer:
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         """Settle on one batch, x (batch, ...) and y (batch, ...), and move the weights."""
-        path = choose(self.chain, self.method, x) if self.path == "auto" else self.path
-        if path == "general" or self.chain is None:
+        # Precisions are read once; load_state_dict and .to() write them anew.
+        if any([own.get(KEY) is not p or p._version != n for own, p, n in self._precisions]):
+            self.chain = learning_chain(self.network, self.method)
+            self._precisions, self._loop, self._column = precisions_of(self.network), None, None
+        chain, path, column = self.chain, self.path, self._column
+        if path in ("auto", "compiled") and chain and column and column.fits(chain, x):
+            self._check(chain, x, y)
+            self._compiled(chain, column, x, y)
+            return
+        self._check_memory()
+        path = choose(chain, self.method, x) if path == "auto" else path
+        if path == "general" or chain is None:
             self._general(x, y)
             return
-        self._check(self.chain, x, y)
+        self._check(chain, x, y)
         if path == "fused":
-            self._fused(self.chain, x, y)
+            self._fused(chain, x, y)
         else:
-            self._compiled(self.chain, x, y)
+            self._column = column_buffers(chain, x, self.steps)
+            self._compiled(chain, self._column, x, y)
+
+    def _check_memory(self) -> None:
+        """Refuse a path that cannot write the weights where they lie."""
+        if self.path not in ("fused", "compiled") or self.chain is None:
+            return
+        where, parameters = f"PlainTrainer: {self.path}", self.chain.parameters
+        if parameters is None:
+            found, advice = "weights made of other parameters", "Take path='general' or 'auto'."
+            raise ValueError(refusal(where, found, "weights that are parameters", advice))
+        if self.path == "compiled" and not lie_plainly(self.chain, parameters[0]):
+            found = "weights with gaps in memory, used twice, or of several types or devices"
+            expected = "dense weights of one type on the processor, each in its own memory"
+            raise ValueError(refusal(where, found, expected, "Take path='fused'."))
+        if self.path == "compiled" and parameters[0].dtype not in COMPILED_TYPES:
+            found = f"weights of {parameters[0].dtype}"
+            raise ValueError(refusal(where, found, "float32 or float64", "Take path='fused'."))
 
     def _check(self, chain: Chain, x: Tensor, y: Tensor) -> None:
         ends, weight = (chain.sizes[0], chain.sizes[-1]), chain.links[0].layer.weight
@@ -155,10 +202,12 @@ class PlainTrainer:
 
     def _general(self, x: Tensor, y: Tensor) -> None:
         clamp = {self.network.inputs[0]: x, self.network.outputs[0]: y}
-        self.states = infer(self.network, clamp, self.method, record=True).states
+        settled = infer(self.network, clamp, self.method, record=True)
+        self.states = settled.states
         parameters = trainable(self.network)
+        gradients = energy_gradients(self.network, self.states, idle=settled.idle)
         with torch.no_grad():
-            for name, gradient in energy_gradients(self.network, self.states).items():
+            for name, gradient in gradients.items():
                 parameters[name].sub_(gradient, alpha=self.learning_rate)
 
     def _fused(self, chain: Chain, x: Tensor, y: Tensor) -> None:
@@ -175,10 +224,7 @@ class PlainTrainer:
             loop.learn(self.learning_rate)
         self.states = dict(zip(chain.names, loop.states, strict=True))
 
-    def _compiled(self, chain: Chain, x: Tensor, y: Tensor) -> None:
-        column = self._column
-        if column is None or not column.fits(chain, x):
-            column = self._column = column_buffers(chain, x, self.steps)
+    def _compiled(self, chain: Chain, column: ColumnBuffers, x: Tensor, y: Tensor) -> None:
         in_errors = isinstance(self.method, ErrorOptimisation)
         settings = (int(in_errors), self.method.n_steps, chain.softmax, True, self.learning_rate)
         if not column.run(x, y, settings):

@@ -16,7 +16,7 @@ SMOOTH = {"gelu": "none", "gelu_tanh": "tanh"}
 
 def kind_of(part: nn.Module) -> str | None:
     """Return the name of a function, or None."""
-    if isinstance(part, nn.GELU):
+    if type(part) is nn.GELU:
         return "gelu_tanh" if part.approximate == "tanh" else "gelu"
     return KINDS.get(type(part))
 

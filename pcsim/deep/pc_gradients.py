@@ -6,16 +6,18 @@ rules in the buffers of a chain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import cast
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from pcsim.deep.pc_chain import FusedLoop, chain_of
 from pcsim.deep.pc_network import Node, PCNetwork, States
+from pcsim.deep.pc_plain import own_parameters, runs_as
 
 __all__ = [
     "Gradients",
@@ -32,13 +34,18 @@ __all__ = [
 Gradients = dict[str, Tensor]
 
 
-def energy_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradients:
+def energy_gradients(
+    network: PCNetwork, states: Mapping[str, Tensor], *, idle: Collection[str] = ()
+) -> Gradients:
     """Return the derivative of the energy, averaged over the batch, by every parameter.
 
     Parameters
     ----------
     states
         Every node, as `infer` returns them; they are taken as given.
+    idle
+        Nodes below which nothing was held (`Settled.idle`). They tell their parameters nothing,
+        their precision, whose errors of 0 are no observation, as little as their weights.
 
     Returns
     -------
@@ -47,8 +54,12 @@ def energy_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradie
     """
     parameters = trainable(network)
     held = {name: state.detach() for name, state in states.items()}
+    if not parameters:
+        return {}
     with torch.enable_grad():
-        energy = network.energy(held).mean()
+        energy = network.energy(held, idle=idle).mean()
+        if not energy.requires_grad:
+            return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         found = torch.autograd.grad(energy, list(parameters.values()), allow_unused=True)
     return {
         name: torch.zeros_like(parameter) if gradient is None else gradient
@@ -57,7 +68,11 @@ def energy_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradie
 
 
 def local_gradients(
-    network: PCNetwork, states: Mapping[str, Tensor], *, weighted: bool = True
+    network: PCNetwork,
+    states: Mapping[str, Tensor],
+    *,
+    weighted: bool = True,
+    idle: Collection[str] = (),
 ) -> Gradients:
     r"""Return the same derivatives by local rules: weighted error times presynaptic rate.
 
@@ -65,9 +80,9 @@ def local_gradients(
         \delta = \left(\frac{\partial p}{\partial a}\right)^{\!\top} \xi
 
     Here :math:`r` is what enters a layer, :math:`a` what leaves it and :math:`\xi` the weighted
-    error of the node that it predicts: nothing from another node enters. Layers other than linear
-    ones and convolutions get the derivative of their own node's prediction, and a learned
-    precision :math:`\tfrac12\langle\Pi\varepsilon^2 - 1\rangle` by its logarithm.
+    error of the node that it predicts: nothing from another node enters. Layers other than plain
+    linear ones and convolutions (see `has_rule`) get the derivative of their own node's prediction,
+    and a learned precision :math:`\tfrac12\langle\Pi\varepsilon^2 - 1\rangle` by its logarithm.
 
     Parameters
     ----------
@@ -76,6 +91,8 @@ def local_gradients(
     weighted
         Whether errors count by their precision. Without it :math:`\xi` is the bare error: what
         meets an error and not what lowers the energy (see `proximal_step`).
+    idle
+        As in `energy_gradients`.
     """
     names = {id(parameter): name for name, parameter in trainable(network).items()}
     found: Gradients = {
@@ -83,6 +100,8 @@ def local_gradients(
     }
     held = {name: state.detach() for name, state in states.items()}
     for name, node in network.nodes.items():
+        if name in idle:
+            continue
         for parameter, gradient in node_rules(network, node, held, weighted=weighted):
             if id(parameter) in names:
                 found[names[id(parameter)]] += gradient
@@ -98,13 +117,17 @@ def node_rules(
     network: PCNetwork, node: Node, states: States, *, weighted: bool
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Yield the parameters of one node's prediction and their derivatives."""
-    rates: list[tuple[nn.Module, Tensor, Tensor]] = []
+    heard: list[tuple[nn.Module, Tensor, GradientEdge]] = []
 
-    def listen(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        rates.append((layer, inputs[0].detach(), output))
+    def listen(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        # What follows may write over the output (inplace=True): its place in the graph is kept, not
+        # the tensor, and a view, whose place would change with it, goes on as a copy.
+        if output.requires_grad:
+            heard.append((layer, inputs[0].detach(), get_gradient_edge(output)))
+        return output.clone() if output._is_view() else output
 
-    layers = [layer for layer in layers_of(network, node) if has_rule(layer)]
-    hooks = [layer.register_forward_hook(listen) for layer in dict.fromkeys(layers)]
+    layers = dict.fromkeys(layer for layer in layers_of(network, node) if has_rule(layer))
+    hooks = [layer.register_forward_hook(listen, prepend=True) for layer in layers]
     try:
         with torch.enable_grad():
             prediction = network.predict(node.name, states)
@@ -117,15 +140,14 @@ def node_rules(
     error = node.energy.weighted_error(states[node.name], prediction.detach())
     error = (error if weighted else error / precision_of(node)) / n
     error = error.sum_to_size(prediction.shape)
-    ruled = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
+    ruled = {id(p) for layer, _, _ in heard for p in own_parameters(layer) or ()}
     others = [p for p in parameters_of(network, node) if p.requires_grad and id(p) not in ruled]
-    heard = [output for _, _, output in rates if output.requires_grad]
-    pulled = torch.autograd.grad(prediction, [*heard, *others], error, allow_unused=True)
+    wanted: list[Any] = [*(edge for _, _, edge in heard), *others]
+    pulled = torch.autograd.grad(prediction, wanted, error, allow_unused=True)
     for parameter, gradient in zip(others, pulled[len(heard) :], strict=True):
         if gradient is not None:
             yield parameter, -gradient
-    kept = [rate for rate in rates if rate[2].requires_grad]
-    for (layer, rate, _), delta in zip(kept, pulled[: len(heard)], strict=True):
+    for (layer, rate, _), delta in zip(heard, pulled[: len(heard)], strict=True):
         if delta is not None:
             yield from layer_rule(layer, rate, delta)
 
@@ -137,10 +159,14 @@ def precision_of(node: Node) -> Tensor | float:
 
 
 def has_rule(layer: nn.Module) -> bool:
-    """Return whether the layer's rule is written out below."""
-    return isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and (
-        getattr(layer, "padding_mode", "zeros") == "zeros"
-    )
+    """Return whether the layer's rule is written out below.
+
+    Linear layers and convolutions padded with zeros, with weights of their own (not weight_norm)
+    and no forward pass of their own.
+    """
+    plain = any(runs_as(layer, kind) for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    zeros = getattr(layer, "padding_mode", "zeros") == "zeros"
+    return plain and zeros and own_parameters(layer) is not None
 
 
 def layer_rule(layer: nn.Module, rate: Tensor, delta: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
@@ -170,6 +196,31 @@ def layer_rule(layer: nn.Module, rate: Tensor, delta: Tensor) -> Iterable[tuple[
     )
     if convolution.bias is not None:
         yield convolution.bias, -delta.transpose(0, 1).flatten(1).sum(1)
+
+
+def entering(layer: nn.Module, rate: Tensor, n: int) -> float:
+    """Return the squared norm of all that meets the weights of a layer, a mean over n examples.
+
+    A layer that is used at many positions (a convolution, a linear layer along a sequence) meets
+    an input at each: of a convolution the patches, which overlap. A bias meets 1 at each. This is
+    the trace, and so at least the largest eigenvalue, of how half the squared sums of the layer
+    bend by its parameters; of groups of channels, which do not meet, the largest counts.
+    """
+    n, bias = min(n, len(rate)), getattr(layer, "bias", None) is not None
+    if isinstance(layer, nn.Linear):
+        positions = rate.numel() / rate.shape[-1] / n
+        return float(rate.square().sum()) / n + bias * positions
+    convolution = cast(nn.Conv2d, layer)
+    convolve = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}[rate.ndim]
+    groups, width = convolution.groups, convolution.in_channels // convolution.groups
+    met = convolve(
+        padded(convolution, rate.square()),
+        rate.new_ones(groups, width, *convolution.kernel_size),
+        stride=convolution.stride,
+        dilation=convolution.dilation,
+        groups=groups,
+    ).transpose(0, 1)
+    return float(met.flatten(1).sum(1).max()) / n + bias * met[0].numel() / n
 
 
 def padded(convolution: nn.Conv2d, rate: Tensor) -> Tensor:
@@ -220,11 +271,12 @@ def chain_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradien
 def loop_gradients(network: PCNetwork, loop: FusedLoop) -> Gradients | None:
     """Return the gradients at fresh errors of a loop; None if weights are made of parameters."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    if any(id(parameter) not in names for parameter in loop.chain.parameters):
+    parameters = loop.chain.parameters
+    if parameters is None or any(id(parameter) not in names for parameter in parameters):
         return None
     wanted = trainable(network)
     found: Gradients = {}
-    for parameter, gradient in zip(loop.chain.parameters, loop.gradients(), strict=True):
+    for parameter, gradient in zip(parameters, loop.gradients(), strict=True):
         name = names[id(parameter)]
         if name in wanted:
             found[name] = found[name] + gradient if name in found else gradient

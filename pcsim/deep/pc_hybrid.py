@@ -23,7 +23,12 @@ from pcsim.messages import check_choice, refusal
 __all__ = ["amortized_gradients", "guess", "hybrid_step", "reverse_chain"]
 
 
-def reverse_chain(network: PCNetwork, activation: nn.Module | None = None) -> PCNetwork:
+def reverse_chain(
+    network: PCNetwork,
+    activation: nn.Module | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> PCNetwork:
     """Return an untrained amortizer for a chain of linear layers: the same sizes, upside down.
 
     Parameters
@@ -32,6 +37,9 @@ def reverse_chain(network: PCNetwork, activation: nn.Module | None = None) -> PC
         A chain that predicts the data from its causes.
     activation
         Between its layers; tanh if not given. The last layer is linear.
+    generator
+        Draws weights and biases, as torch's linear layers have them: uniform within one over the
+        root of what enters. Torch's own seed is left alone; a generator of seed 0 if not given.
 
     Examples
     --------
@@ -47,9 +55,15 @@ def reverse_chain(network: PCNetwork, activation: nn.Module | None = None) -> PC
         raise ValueError(refusal("reverse_chain", found, "a chain", advice))
     names, sizes = chain.names[::-1], chain.sizes[::-1]
     reference = chain.links[0].layer.weight
+    draw = generator or torch.Generator().manual_seed(0)
     nodes = []
     for below, above, n_in, n_out in zip(names, names[1:], sizes, sizes[1:], strict=False):
-        layer = nn.Linear(n_in, n_out, dtype=reference.dtype, device=reference.device)
+        # Made without numbers, so that torch's own generator is not drawn from.
+        layer = nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=reference.dtype)
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.uniform_(-(n_in**-0.5), n_in**-0.5, generator=draw)
+        layer = layer.to(reference.device)
         inner = nn.Sequential(layer, activation or nn.Tanh())
         nodes.append(Node(above, (below,), layer if above == names[-1] else inner))
     return PCNetwork([names[0]], nodes)
@@ -130,6 +144,6 @@ def hybrid_step(
     """
     settled = infer(network, clamp, method, initial=guess(amortizer, clamp))
     gradients = amortized_gradients(amortizer, settled.states, presynaptic)
-    learn(network, settled.states, optimisers[0])
+    learn(network, settled.states, optimisers[0], idle=settled.idle)
     apply(trainable(amortizer), gradients, optimisers[1])
     return settled

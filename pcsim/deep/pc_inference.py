@@ -47,6 +47,8 @@ class Settled:
     """Steps taken."""
     trace: tuple[float, ...] = ()
     """Energy of the batch at the start and after every step, if recorded."""
+    idle: tuple[str, ...] = ()
+    """Nodes below which nothing was held: they rest on their prediction."""
 
 
 def infer(
@@ -167,7 +169,7 @@ def conclude(
             energy = problem.energy(everything)
     if not torch.isfinite(energy).all():
         raise diverged(method, n_steps)
-    return Settled(everything, energy, n_steps, trace)
+    return Settled(everything, energy, n_steps, trace, problem.idle)
 
 
 def check_finite(loop: FusedLoop, method: GradientDescent | ErrorOptimisation) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pcsim.deep.pc_clamp import Clamp, pose
+from pcsim.deep.pc_clamp import Clamp, check_shape, pose
 from pcsim.deep.pc_descent import AdamDescent, GradientDescent
 from pcsim.deep.pc_gradients import (
     Gradients,
     chain_gradients,
     energy_gradients,
+    entering,
     has_rule,
     layers_of,
     local_gradients,
@@ -34,6 +35,7 @@ from pcsim.deep.pc_inference import (
     settle_fused,
 )
 from pcsim.deep.pc_network import PCNetwork, States
+from pcsim.deep.pc_plain import own_parameters
 from pcsim.messages import check_choice, check_number, refusal
 
 __all__ = [
@@ -49,13 +51,19 @@ RULES = ("energy", "local")
 
 
 def learn(
-    network: PCNetwork, states: Mapping[str, Tensor], optimiser: Optimizer, rule: str = "energy"
+    network: PCNetwork,
+    states: Mapping[str, Tensor],
+    optimiser: Optimizer,
+    rule: str = "energy",
+    *,
+    idle: Collection[str] = (),
 ) -> None:
     """Take one step of the optimiser along the rule's gradients at these activities."""
     check_choice("learn", "rule", rule, RULES)
     gradients = chain_gradients(network, states)
     if gradients is None:
-        gradients = (energy_gradients if rule == "energy" else local_gradients)(network, states)
+        slopes = energy_gradients if rule == "energy" else local_gradients
+        gradients = slopes(network, states, idle=idle)
     descend(network, gradients, optimiser)
 
 
@@ -102,7 +110,7 @@ def train_step(
         settled = conclude_fused(problem, loop, method)
     gradients = None if loop is None else loop_gradients(network, loop)
     if gradients is None:
-        learn(network, settled.states, optimiser, rule)
+        learn(network, settled.states, optimiser, rule, idle=settled.idle)
     else:
         descend(network, gradients, optimiser)
     return settled
@@ -136,7 +144,7 @@ def incremental_step(
         if not math.isfinite(visit.energy):
             raise diverged(method, len(trace) - 1)
         if len(trace) > 1:
-            learn(network, problem.finish(visit.states), optimiser)
+            learn(network, problem.finish(visit.states), optimiser, idle=problem.idle)
         states = visit.states
     again = pose(network, clamp, states)
     return conclude(again, states, len(trace) - 1, method, tuple(trace))
@@ -153,18 +161,26 @@ def proximal_step(
 ) -> Settled:
     r"""Settle, then move each layer to where it would meet its error (IL-prox).
 
-    .. math:: \Delta W = \frac{\langle\delta\, r^\top\rangle}{n}, \qquad
-        n = \langle |r|^2\rangle + b + \epsilon
+    .. math:: \Delta W = \frac{\langle\sum_p\delta_p\, r_p^\top\rangle}{n}, \qquad
+        n = \langle\textstyle\sum_p |r_p|^2 + b\rangle + \epsilon
 
     with :math:`b = 1` where the layer has a bias, and :math:`\delta` the error behind the layer,
-    not weighted by its precision: the normalised step of a proximal update. The
-    held output is moved only part of the way from its prediction :math:`p` to the target :math:`y`,
-    :math:`p + (y - p)\, n\Pi\alpha/(1 + n\Pi\alpha)`, with :math:`n` of the last layer at the
-    feedforward start, :math:`\Pi` the precision of the output (or the weight of its cross-entropy)
-    and :math:`\alpha` the learning `rate`. With one layer, one example and :math:`\epsilon = 0`
-    that is the lowest point of :math:`F + |\Delta W|^2 / 2\alpha`. (The paper has precisions of 1;
-    the authors' code renews :math:`n` and the output at every step.)
-    Only linear layers and convolutions move; precisions and other layers stay.
+    not weighted by its precision: the normalised step of a proximal update. The sums run over the
+    positions at which a layer is used: one in a plain network, each patch of a convolution, each
+    place of a sequence, and every call of a layer that several nodes share. As :math:`n` is at
+    least the largest curvature of half the squared error by the weights, the step never makes the
+    error behind a layer larger. The held output is moved only part of the way from its prediction
+    :math:`p` to the target :math:`y`, :math:`p + (y - p)\, n\Pi\alpha/(1 + n\Pi\alpha)`, with
+    :math:`n` of the last layer behind it at the feedforward start, :math:`\Pi` the precision of the
+    output (or the weight of its cross-entropy) and :math:`\alpha` the learning `rate`. With one
+    layer, one example and :math:`\epsilon = 0` that is the lowest point of
+    :math:`F + |\Delta W|^2 / 2\alpha`. (The paper has precisions of 1; the authors' code renews
+    :math:`n` and the output at every step.)
+    Only layers with a local rule move (`has_rule`); precisions and other layers stay.
+
+    `pc_comparison.proximal` is another reading of the paper, for many networks at once: it leaves
+    the target where it is and weakens the error of the output by the same share during inference.
+    The two agree while the output's prediction is that of the feedforward start.
 
     Parameters
     ----------
@@ -183,25 +199,31 @@ def proximal_step(
     check_number("proximal_step", "epsilon", epsilon, low=0.0)
     last = network.outputs[0]
     target = clamp.get(last)
-    if not isinstance(target, Tensor) or any(name not in clamp for name in network.inputs):
+    whole = all(isinstance(clamp.get(name), Tensor) for name in network.inputs)
+    if not isinstance(target, Tensor) or not whole:
         found = f"a clamp of {sorted(clamp)}"
-        raise ValueError(refusal("proximal_step", found, "all inputs and the whole output"))
+        raise ValueError(refusal("proximal_step", found, "whole inputs and the whole output"))
     inputs = {name: cast(Tensor, clamp[name]) for name in network.inputs}
     with torch.no_grad():
         guess = network.feedforward(inputs)
-    norm = presynaptic_norms(network, guess, epsilon)[-1][1]
+    calls = presynaptic_norms(network, guess)
+    behind = [layer for name, layer, _ in calls if name == last]
+    if not behind:
+        advice = "End the network with one, or use train_step."
+        found = f"no layer with a local rule in the prediction of {last!r}"
+        raise ValueError(refusal("proximal_step", found, "a linear layer there", advice))
+    norm = parameter_norms(calls, epsilon)[id(behind[-1].weight)]
     reach = norm * rate * precision_of(network.nodes[last])
     share = reach / (1 + reach)
     softer = guess[last] + share * (target - guess[last])
     settled = infer(network, {**clamp, last: softer}, method)
     gradients = local_gradients(network, settled.states, weighted=False)
-    names = {id(parameter): name for name, parameter in trainable(network).items()}
-    normalised: Gradients = {}
-    for layer, size in presynaptic_norms(network, settled.states, epsilon):
-        for parameter in layer.parameters(recurse=False):
-            if id(parameter) in names:
-                name = names[id(parameter)]
-                normalised[name] = gradients[name] / size
+    sizes = parameter_norms(presynaptic_norms(network, settled.states), epsilon)
+    normalised = {
+        name: gradients[name] / sizes[id(parameter)]
+        for name, parameter in trainable(network).items()
+        if id(parameter) in sizes
+    }
     apply(trainable(network), normalised, optimiser)
     return settled
 
@@ -218,25 +240,34 @@ def apply(parameters: dict[str, Tensor], gradients: Gradients, optimiser: Optimi
 
 
 def presynaptic_norms(
-    network: PCNetwork, states: Mapping[str, Tensor], epsilon: float
-) -> list[tuple[nn.Module, float]]:
-    """Return each layer with a rule, and the mean squared norm of what enters it."""
-    found: list[tuple[nn.Module, float]] = []
+    network: PCNetwork, states: Mapping[str, Tensor]
+) -> list[tuple[str, nn.Module, float]]:
+    """Return every call of a layer with a rule: node, layer, squared norm of what enters it."""
+    found: list[tuple[str, nn.Module, float]] = []
+    name = ""
 
     def listen(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        rate = inputs[0]
-        bias = getattr(layer, "bias", None) is not None
-        found.append((layer, float(rate.square().sum()) / len(rate) + bias + epsilon))
+        found.append((name, layer, entering(layer, inputs[0], len(states[name]))))
 
     parts = [part for node in network.nodes.values() for part in layers_of(network, node)]
     hooks = [p.register_forward_hook(listen) for p in dict.fromkeys(parts) if has_rule(p)]
     try:
         with torch.no_grad():
-            network.predictions(states)
+            for name in network.nodes:
+                network.predict(name, states)
     finally:
         for hook in hooks:
             hook.remove()
     return found
+
+
+def parameter_norms(calls: list[tuple[str, nn.Module, float]], epsilon: float) -> dict[int, float]:
+    """Return what the step of each parameter (by `id`) is divided by: its calls together."""
+    sums: dict[int, float] = {}
+    for _, layer, size in calls:
+        for parameter in own_parameters(layer) or ():
+            sums[id(parameter)] = sums.get(id(parameter), 0.0) + size
+    return {key: size + epsilon for key, size in sums.items()}
 
 
 def backprop_step(
@@ -248,6 +279,8 @@ def backprop_step(
 
     Raises
     ------
+    ValueError
+        If the target has not the shape of the output, or every parameter is frozen.
     RuntimeError
         If the loss or its slope is not finite; the weights are then as they were.
     """
@@ -258,7 +291,16 @@ def backprop_step(
         prediction = network.predict(name, states)
         states[name] = node.energy.mean(prediction)
         if name == last:
+            # What depends on no input is predicted once, for all examples of the target.
+            alone = len(prediction) == 1 and not inputs
+            expected = (
+                prediction.expand(len(target), *prediction.shape[1:]) if alone else prediction
+            )
+            check_shape("backprop_step", last, target, expected)
             loss = energy(target, prediction)
+    if not loss.requires_grad:
+        found, advice = "no trainable parameter behind the output", "Unfreeze one."
+        raise ValueError(refusal("backprop_step", found, "at least one", advice))
     optimiser.zero_grad()
     average = loss.mean()
     slopes = []

@@ -6,7 +6,7 @@ image, a generative network the image from the label; both are the same object.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, final
 
@@ -16,6 +16,8 @@ from pcsim.deep.pc_energy import Energy, SquaredError
 from pcsim.messages import refusal, unknown_name
 
 __all__ = ["Node", "PCNetwork", "Prior", "States"]
+
+IN_PLACE = ("iadd", "isub", "imul", "itruediv", "setitem")
 
 States = dict[str, Tensor]
 """Name of a node -> its activity, (batch, ...)."""
@@ -103,6 +105,8 @@ class PCNetwork(nn.Module):
         for name in self.outputs:
             self.check_name("PCNetwork", name)
         self.body = body
+        self.overwriting = frozenset(n.name for n in nodes if writes_over(n.predict))
+        """Nodes whose prediction is computed in place somewhere, from copies of their parents."""
         own = {n.name: n.predict for n in nodes if isinstance(n.predict, nn.Module)}
         self.predictors = nn.ModuleDict(own)
         self.energies = nn.ModuleDict({n.name: cast(nn.Module, n.energy) for n in nodes})
@@ -124,7 +128,10 @@ class PCNetwork(nn.Module):
     def predict(self, name: str, states: Mapping[str, Tensor]) -> Tensor:
         """Return the prediction of one node, (batch, ...); of a root with a prior, (1, ...)."""
         node = self.nodes[name]
-        prediction = node.predict(*(states[parent] for parent in node.parents))
+        given = [states[parent] for parent in node.parents]
+        if name in self.overwriting:
+            given = [activity.clone() for activity in given]
+        prediction = node.predict(*given)
         return prediction if node.parents else prediction.unsqueeze(0)
 
     def predictions(self, states: Mapping[str, Tensor]) -> States:
@@ -145,9 +152,16 @@ class PCNetwork(nn.Module):
             for name, node in self.nodes.items()
         }
 
-    def energy(self, states: Mapping[str, Tensor]) -> Tensor:
-        """Return the energy of every example, (batch,)."""
-        terms = [n.energy(states[k], self.predict(k, states)) for k, n in self.nodes.items()]
+    def energy(self, states: Mapping[str, Tensor], *, idle: Collection[str] = ()) -> Tensor:
+        """Return the energy of every example, (batch,); nodes named `idle` carry none."""
+        terms = [
+            node.energy(states[name], self.predict(name, states))
+            for name, node in self.nodes.items()
+            if name not in idle
+        ]
+        if not terms:
+            first = next(iter(states.values()))
+            return first.new_zeros(len(first))
         total = terms[0]
         for term in terms[1:]:
             total = total + term
@@ -175,6 +189,9 @@ class PCNetwork(nn.Module):
             )
         for name in given:
             self.check_name("feedforward", name)
+        if n_examples is None and not given:
+            found, advice = "no activities and no `n_examples`", "Say how many to return."
+            raise ValueError(refusal("feedforward", found, "one of them", advice))
         n = n_examples if n_examples is not None else max(len(v) for v in given.values())
         states: States = {name: given[name] for name in self.inputs}
         for name, node in self.nodes.items():
@@ -193,6 +210,23 @@ class PCNetwork(nn.Module):
         states = self.feedforward(dict(zip(self.inputs, inputs, strict=True)))
         found_outputs = tuple(states[name] for name in self.outputs)
         return found_outputs[0] if len(found_outputs) == 1 else found_outputs
+
+
+def writes_over(predict: Callable[..., Tensor]) -> bool:
+    """Return whether parts of a prediction are asked to write over what enters them."""
+    steps = getattr(predict, "operations", ())
+    if any(is_in_place(step.kind, step.target, step.keywords) for step in steps):
+        return True
+    listed = getattr(predict, "layers", None)
+    parts = [predict] if isinstance(predict, nn.Module) else listed() if steps and listed else []
+    return any(getattr(m, "inplace", False) for part in parts for m in part.modules())
+
+
+def is_in_place(kind: str, target: object, keywords: Mapping[str, object]) -> bool:
+    """Return whether an operation that is no module writes over what it is given."""
+    name = str(getattr(target, "__name__", target))
+    written = name in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
+    return kind in ("call_function", "call_method") and (written or bool(keywords.get("inplace")))
 
 
 def check_graph(inputs: Sequence[str], nodes: Sequence[Node]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from pcsim.deep.pc_energy import Energy, SquaredError
-from pcsim.deep.pc_network import Node, PCNetwork
+from pcsim.deep.pc_network import Node, PCNetwork, is_in_place
 from pcsim.messages import check_choice, refusal, unknown_name
 
 __all__ = ["predictive_coding"]
@@ -65,6 +65,7 @@ def predictive_coding(
     where = "predictive_coding"
     refuse_unfit(where, module)
     graph = trace(where, module)
+    refuse_lost(where, graph)
     outputs = output_values(graph)
     chosen = cut_values(where, module, graph, cut) | dict.fromkeys(outputs)
     called = {v: str(v.target) if v.op == "placeholder" else v.name for v in graph.nodes}
@@ -95,6 +96,15 @@ def refuse_unfit(where: str, module: nn.Module) -> None:
         if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
             found = f"{type(part).__name__} at {name!r}, whose predictions change at every step"
             raise ValueError(refusal(where, found, "deterministic layers", "Remove it."))
+
+
+def refuse_lost(where: str, graph: fx.Graph) -> None:
+    """Refuse what is written over a value without a name: no prediction would contain it."""
+    for value in graph.nodes:
+        if not value.users and is_in_place(value.op, value.target, value.kwargs):
+            found = f"{value.name!r}, whose result nothing takes up"
+            advice = "Write x = x.relu_(), or x = torch.relu(x), instead of x.relu_()."
+            raise ValueError(refusal(where, found, "results that are passed on", advice))
 
 
 def trace(where: str, module: nn.Module) -> fx.Graph:

@@ -141,7 +141,7 @@ def panel(shown: Mapping[str, Sequence[xr.Dataset]], ax: Axes) -> None:
     ax.minorticks_off()
     ax.set_xlabel("Iteration from the prior")
     ax.set_ylabel("Share of the gap left")
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.1, 1.0), ncols=3, fontsize=6)
 
 
 HYPOTHESIS = Hypothesis(

@@ -171,7 +171,7 @@ def _hypotheses(rows: Sequence[Mapping[str, Any]], ax: Axes) -> None:
     ax.set_yticks(range(len(rows)), labels, fontsize=6)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("Models measured (at the end: pairs told apart)")
+    ax.set_xlabel("Models measured\n(at the end: pairs told apart)")
 
 
 def _expectations(counts: Mapping[str, Mapping[str, int]], ax: Axes) -> None:

@@ -106,11 +106,12 @@ class Asked(Mapping[str, Sequence[xr.Dataset]]):
 
 
 def _matrix(battery: Battery, verdicts: Sequence[Verdict]) -> Figure:
-    rows = [(h.id, f"{h.id}  {_wrapped(h.name)}") for h in battery.hypotheses]
     # A long table has to fit on a page.
-    height = 10.0 if len(rows) <= 20 else 7.0
+    long = len(battery.hypotheses) > 20
+    width, height = (34, 7.0) if long else (28, 10.0)
+    rows = [(h.id, f"{h.id}  {_wrapped(h.name, width)}") for h in battery.hypotheses]
     with publication_figure(DOUBLE_COLUMN, 30.0 + height * len(rows)) as figure:
-        plot_verdict_matrix(
+        ax = plot_verdict_matrix(
             {(one.hypothesis, one.model): str(one.verdict) for one in verdicts},
             rows=rows,
             columns=[column.label for column in battery.columns],
@@ -118,10 +119,12 @@ def _matrix(battery: Battery, verdicts: Sequence[Verdict]) -> Figure:
             controls=own_controls(verdicts),
             ax=figure.add_subplot(),
         )
+        if long:
+            ax.tick_params(axis="y", labelsize=6)
     return figure
 
 
-def _wrapped(text: str, width: int = 28) -> str:
+def _wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width))
 
 

@@ -194,6 +194,7 @@ def check_batch(where: str, model: LatentGaussian, x: Tensor) -> None:
 
     Type and device are to be those of the model.
     """
+    check_rows(where, model, x)
     own = getattr(model, "top", x)
     if (x.dtype, x.device) != (own.dtype, own.device):
         found, expected = (
@@ -202,7 +203,6 @@ def check_batch(where: str, model: LatentGaussian, x: Tensor) -> None:
         )
         advice = "Take x.to(model.top), or move the model."
         raise ValueError(refusal(where, found, f"{expected}, as the model", advice))
-    check_rows(where, model, x)
     model.output.check(where, x)
 
 

@@ -323,7 +323,7 @@ def test_ascent_refuses_bad_settings(refused, bad, words):
 def test_data_that_do_not_fit_are_refused(refused, generator):
     model = chain(generator).model()
     assert "expected shape (B, 6)" in refused(infer, PointEstimate(), model, torch.zeros(2, 5))
-    broken = torch.full((2, 6), math.nan)
+    broken = torch.full((2, 6), math.nan, dtype=torch.float64)
     assert "NaN or infinite" in refused(infer, PointEstimate(), model, broken)
 
 

@@ -194,7 +194,7 @@ def check_batch(where: str, model: LatentGaussian, x: Tensor) -> None:
 
     Type and device are to be those of the model.
     """
-    check_rows(where, model, x)
+    _check_shape(where, model, x)
     own = getattr(model, "top", x)
     if (x.dtype, x.device) != (own.dtype, own.device):
         found, expected = (
@@ -203,18 +203,23 @@ def check_batch(where: str, model: LatentGaussian, x: Tensor) -> None:
         )
         advice = "Take x.to(model.top), or move the model."
         raise ValueError(refusal(where, found, f"{expected}, as the model", advice))
+    check_rows(where, model, x)
     model.output.check(where, x)
 
 
 def check_rows(where: str, model: LatentGaussian, x: Tensor) -> None:
     """Refuse what is not a finite batch (B, n_x) of the model's inputs."""
-    if x.ndim != 2 or x.shape[1] != model.n_x or len(x) == 0:
-        found, expected = f"x of shape {tuple(x.shape)}", f"shape (B, {model.n_x}) with B above 0"
-        raise ValueError(refusal(where, found, expected, "Flatten each example to one row."))
+    _check_shape(where, model, x)
     if not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).sum())
         found = f"{bad} of {x.numel()} entries of x NaN or infinite"
         raise ValueError(refusal(where, found, "finite numbers", "Remove or replace them."))
+
+
+def _check_shape(where: str, model: LatentGaussian, x: Tensor) -> None:
+    if x.ndim != 2 or x.shape[1] != model.n_x or len(x) == 0:
+        found, expected = f"x of shape {tuple(x.shape)}", f"shape (B, {model.n_x}) with B above 0"
+        raise ValueError(refusal(where, found, expected, "Flatten each example to one row."))
 
 
 def check_finite(where: str, total: Tensor, iteration: int) -> None:

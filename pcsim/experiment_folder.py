@@ -33,6 +33,9 @@ __all__ = [
 PART = re.compile(r"\..*\.[0-9a-f]{12}\.(part|old)(\..*)?")
 """Names of what `pcsim.storage.atomic_path` had not finished when its process was killed."""
 
+LOCK = ".pcsim.lock"
+"""Not '.lock', a name that other programs give to files in folders above a run."""
+
 SUFFIXES = (".pdf", ".png", ".svg")
 
 FIGURES = "figures.json"
@@ -109,7 +112,7 @@ def open_run(folder: str | Path) -> Run:
 @contextlib.contextmanager
 def lock(where: str, folder: Path) -> Iterator[None]:
     """Hold the folder for one run; the system lets go of it when the process ends."""
-    with (folder / ".lock").open("w") as file:
+    with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -123,7 +126,7 @@ def lock(where: str, folder: Path) -> Iterator[None]:
 def lock_of(where: str, file: Path) -> Iterator[None]:
     """Hold the run that a file lies in, if any: its next run would clear what is half written."""
     for folder in file.absolute().parents:
-        if (folder / ".lock").is_file() or (folder / "run.json").is_file():
+        if (folder / LOCK).is_file() or (folder / "run.json").is_file():
             with lock(where, folder):
                 yield
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pc_cases import filled, tensor
 from torch import nn
 
 from pcsim.deep.pc_alignment import update_directions
@@ -18,18 +19,6 @@ from pcsim.deep.pc_network import Node, PCNetwork, Prior
 from pcsim.deep.pc_newton import GaussNewton
 from pcsim.deep.pc_replicas import make_replicas
 from pcsim.deep.pc_trace import predictive_coding
-
-
-def tensor(rng, *shape):
-    return torch.from_numpy(rng.normal(size=shape))
-
-
-def filled(module, rng):
-    module = module.double()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(0.4 * tensor(rng, *parameter.shape))
-    return module
 
 
 def mlp(rng):

@@ -9,6 +9,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from pc_cases import tensor
 from torch import nn
 
 from pcsim.deep import pc_fast
@@ -30,10 +31,6 @@ METHODS = (
     GradientDescent(n_steps=20, step=0.07),
     ErrorOptimisation(n_steps=6, step=0.2),
 )
-
-
-def tensor(rng, *shape):
-    return torch.from_numpy(rng.normal(size=shape))
 
 
 def plain(rng, act=nn.Tanh, sizes=(8, 6, 5, 3)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pc_cases import tensor
 from torch import nn
 
 from pcsim.deep.pc_clamp import Masked, pose
@@ -17,10 +18,6 @@ from pcsim.deep.pc_newton import Exact, GaussNewton
 from pcsim.deep.pc_trace import predictive_coding
 
 LONG = GradientDescent(n_steps=5000, step=0.2, momentum=0.5, tol=1e-12)
-
-
-def tensor(rng, *shape):
-    return torch.from_numpy(rng.normal(size=shape))
 
 
 def network_of(rng, act=nn.Tanh, output=None, precisions=(0.7, 4.0)):

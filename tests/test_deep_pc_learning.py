@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pc_cases import filled, tensor
 from torch import nn
 
 from pcsim.deep.pc_clamp import pose
@@ -26,18 +27,6 @@ from pcsim.deep.pc_newton import Exact, GaussNewton
 from pcsim.deep.pc_trace import predictive_coding
 
 
-def tensor(rng, *shape):
-    return torch.from_numpy(rng.normal(size=shape))
-
-
-def fill(module, rng, scale=0.4):
-    module = module.double()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(scale * tensor(rng, *parameter.shape))
-    return module
-
-
 class ResidualConvolution(nn.Module):
     """Strided, grouped and padded convolutions, a residual link and a normalisation."""
 
@@ -55,7 +44,7 @@ class ResidualConvolution(nn.Module):
 
 
 def convolutional_case(rng, cut):
-    module = fill(ResidualConvolution(), rng)
+    module = filled(ResidualConvolution(), rng)
     hidden = list(predictive_coding(module, cut=cut).nodes)[:-1]
     precision = torch.tensor(0.7, dtype=torch.float64)
     energies = {name: SquaredError(precision, learnable=True) for name in hidden}
@@ -99,7 +88,7 @@ def test_convolutional_energy_by_hand(rng):
 
 
 def test_per_unit_precision_learns_its_slope(rng):
-    net = fill(nn.Sequential(nn.Linear(3, 2)), rng)
+    net = filled(nn.Sequential(nn.Linear(3, 2)), rng)
     precision = torch.tensor([0.7, 4.0]).double()
     network = predictive_coding(net, output=SquaredError(precision, learnable=True))
     x, y = tensor(rng, 5, 3), tensor(rng, 5, 2)
@@ -138,7 +127,7 @@ def directions(network, net, x, y, method):
 def test_weakly_held_outputs_give_the_direction_of_backpropagation(rng, size):
     # With errors free to stay at the output, hidden ones are backpropagation's (Whittington and
     # Bogacz 2017); at equal precisions they are mixed by (I + W W^T)^-1 however small they are.
-    net = fill(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)), rng)
+    net = filled(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)), rng)
     x = tensor(rng, 8, 4)
     y = net(x).detach() + size * tensor(rng, 8, 3)
     method = GaussNewton(n_steps=50, tol=1e-10)
@@ -151,7 +140,7 @@ def test_weakly_held_outputs_give_the_direction_of_backpropagation(rng, size):
 
 def test_one_hidden_layer_at_small_error_is_backpropagation(rng):
     # One output: (I + W W^T)^-1 is one number an example, nearly the same for all of them.
-    net = fill(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)), rng, scale=0.1)
+    net = filled(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)), rng, scale=0.1)
     x = tensor(rng, 8, 4)
     y = net(x).detach() + 1e-3 * tensor(rng, 8, 1)
     network = predictive_coding(net, energies={"_1": SquaredError(0.7)}, output=SquaredError(4.0))
@@ -160,7 +149,7 @@ def test_one_hidden_layer_at_small_error_is_backpropagation(rng):
 
 
 def test_backprop_step_is_torch_backpropagation(rng):
-    net = fill(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), rng)
+    net = filled(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), rng)
     x, label = tensor(rng, 8, 4), torch.arange(8) % 3
     network = predictive_coding(net, output=CrossEntropy())
     loss = nn.functional.cross_entropy(net(x), label)
@@ -177,7 +166,7 @@ def test_one_incremental_step_is_one_plain_step(rng):
     clamp = {"input": tensor(rng, 5, 4), "output": tensor(rng, 5, 3)}
     weights = []
     for step in (incremental_step, train_step):
-        net = fill(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)),
+        net = filled(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)),
                    np.random.default_rng(3))  # fmt: skip
         network = predictive_coding(net)
         step(network, clamp, GradientDescent(n_steps=1), torch.optim.SGD(net.parameters(), 0.1))
@@ -194,7 +183,7 @@ def test_one_incremental_step_is_one_plain_step(rng):
 
 
 def test_incremental_refuses_methods_in_the_errors(rng, refused):
-    net = fill(nn.Sequential(nn.Linear(4, 3)), rng)
+    net = filled(nn.Sequential(nn.Linear(4, 3)), rng)
     clamp = {"input": tensor(rng, 2, 4), "output": tensor(rng, 2, 3)}
     optimiser = torch.optim.SGD(net.parameters(), 0.1)
     words = refused(incremental_step, predictive_coding(net), clamp, ErrorOptimisation(), optimiser)
@@ -211,7 +200,7 @@ def test_incremental_steps_do_not_learn_from_what_is_not_finite(rng):
 
 
 def test_proximal_step_meets_the_target_in_its_limit(rng):
-    net = fill(nn.Sequential(nn.Linear(4, 3, bias=False)), rng)
+    net = filled(nn.Sequential(nn.Linear(4, 3, bias=False)), rng)
     network = predictive_coding(net)
     x, y = tensor(rng, 1, 4), tensor(rng, 1, 3)
     before = net(x).detach()
@@ -225,14 +214,14 @@ def test_proximal_step_meets_the_target_in_its_limit(rng):
 
 
 def test_proximal_needs_both_ends(rng, refused):
-    network = predictive_coding(fill(nn.Sequential(nn.Linear(4, 3)), rng))
+    network = predictive_coding(filled(nn.Sequential(nn.Linear(4, 3)), rng))
     clamp = {"input": tensor(rng, 2, 4)}
     assert "whole output" in refused(proximal_step, network, clamp, GradientDescent(), rate=1.0)
     assert "rate" in refused(proximal_step, network, clamp, GradientDescent(), rate=0.0)
 
 
 def test_rule_is_checked(rng, refused):
-    net = fill(nn.Sequential(nn.Linear(4, 3)), rng)
+    net = filled(nn.Sequential(nn.Linear(4, 3)), rng)
     clamp = {"input": tensor(rng, 2, 4), "output": tensor(rng, 2, 3)}
     optimiser = torch.optim.SGD(net.parameters(), 0.1)
     words = refused(
@@ -314,9 +303,9 @@ def test_mupc_keeps_the_size_of_activities_at_any_depth():
 
 
 def test_amortizer_learns_what_was_settled_on(rng):
-    net = fill(nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 8)), rng)
+    net = filled(nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 8)), rng)
     network = predictive_coding(net)
-    amortizer = fill(reverse_chain(network), rng)
+    amortizer = filled(reverse_chain(network), rng)
     states = {"input": tensor(rng, 4, 2), "_1": tensor(rng, 4, 5), "output": tensor(rng, 4, 8)}
     found = amortized_gradients(amortizer, states, "settled")
     expected = energy_gradients(amortizer, states)
@@ -356,7 +345,7 @@ def test_hybrid_learns_to_start_near_the_end():
 
 
 def test_bad_amortizers_are_refused(rng, refused):
-    network = predictive_coding(fill(nn.Sequential(nn.Linear(2, 3)), rng))
+    network = predictive_coding(filled(nn.Sequential(nn.Linear(2, 3)), rng))
     amortizer = reverse_chain(network)
     assert "Clamp it" in refused(guess, amortizer, {"input": tensor(rng, 2, 2)})
     assert "a chain" in refused(reverse_chain, residual_network(2, 3, 2, depth=4))

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from pc_cases import filled, tensor
 from torch import nn
 from torch.nn import functional
 
@@ -13,10 +14,6 @@ from pcsim.deep.pc_energy import SquaredError
 from pcsim.deep.pc_inference import GradientDescent, infer
 from pcsim.deep.pc_learning import energy_gradients, local_gradients
 from pcsim.deep.pc_network import Node, PCNetwork
-
-
-def tensor(rng, *shape):
-    return torch.from_numpy(rng.normal(size=shape))
 
 
 class Positive(nn.Linear):
@@ -67,14 +64,6 @@ IMAGES = {
     "hook": lambda: (hooked(conv()), nn.Tanh()),
     "circular": lambda: (nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), nn.Tanh()),
 }
-
-
-def filled(network, rng):
-    network = network.double()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(0.4 * tensor(rng, *parameter.shape))
-    return network
 
 
 def check(network, clamp):

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from pc_cases import tensor
 from torch import nn
 
 from pcsim.deep.pc_clamp import Masked, pose
@@ -42,10 +43,6 @@ def filled(module, rng):
             scale = 1 / np.sqrt(max(parameter[0].numel(), 1))
             parameter.copy_(torch.from_numpy(rng.normal(size=parameter.shape) * scale))
     return module
-
-
-def tensor(rng, *shape):
-    return torch.from_numpy(rng.normal(size=shape))
 
 
 def mlp(rng, act=nn.Tanh):

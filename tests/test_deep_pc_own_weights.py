@@ -6,6 +6,7 @@ import importlib.util
 
 import pytest
 import torch
+from pc_cases import tensor
 from torch import nn
 from torch.nn import functional
 
@@ -22,10 +23,6 @@ needs_numba = pytest.mark.skipif(
 PATHS = ["auto", "general", "fused", pytest.param("compiled", marks=needs_numba)]
 METHOD = GradientDescent(n_steps=5, step=0.07)
 RATE = 0.3
-
-
-def tensor(rng, *shape):
-    return torch.from_numpy(rng.normal(size=shape))
 
 
 def layers(rng):

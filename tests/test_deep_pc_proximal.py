@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pc_cases import filled, tensor
 from torch import nn
 from torch.nn import functional
 
@@ -13,18 +14,6 @@ from pcsim.deep.pc_inference import GradientDescent
 from pcsim.deep.pc_learning import backprop_step, proximal_step
 from pcsim.deep.pc_network import Node, PCNetwork
 from pcsim.deep.pc_trace import predictive_coding
-
-
-def tensor(rng, *shape):
-    return torch.from_numpy(rng.normal(size=shape))
-
-
-def filled(network, rng):
-    network = network.double()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(0.4 * tensor(rng, *parameter.shape))
-    return network
 
 
 def met(layer, x):

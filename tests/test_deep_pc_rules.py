@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from pc_cases import filled, tensor
 from torch import nn
 
 from pcsim.deep.pc_energy import BinaryCrossEntropy, CrossEntropy, SquaredError
@@ -19,23 +20,11 @@ from pcsim.deep.pc_learning import (
 from pcsim.deep.pc_trace import predictive_coding
 
 
-def tensor(rng, *shape):
-    return torch.from_numpy(rng.normal(size=shape))
-
-
-def fill(module, rng, scale=0.4):
-    module = module.double()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(scale * tensor(rng, *parameter.shape))
-    return module
-
-
 @pytest.mark.parametrize("precision", [0.7, 4.0, (0.7, 4.0, 2.5)])
 def test_proximal_step_is_the_proximal_update_at_any_precision(rng, precision):
     # min over W of sum_i Pi_i |y_i - W_i x|^2 / 2 + |W - W_0|^2 / (2 rate), row by row.
     weigh = torch.tensor(precision).double()
-    net = fill(nn.Sequential(nn.Linear(4, 3, bias=False)), rng)
+    net = filled(nn.Sequential(nn.Linear(4, 3, bias=False)), rng)
     network = predictive_coding(net, output=SquaredError(weigh))
     x, y = tensor(rng, 1, 4), tensor(rng, 1, 3)
     before = net[0].weight.detach().clone()
@@ -48,7 +37,7 @@ def test_proximal_step_is_the_proximal_update_at_any_precision(rng, precision):
 
 
 def test_hidden_layer_meets_where_it_settled_at_any_precision(rng):
-    net = fill(nn.Sequential(nn.Linear(4, 5, bias=False), nn.Tanh(), nn.Linear(5, 3)), rng)
+    net = filled(nn.Sequential(nn.Linear(4, 5, bias=False), nn.Tanh(), nn.Linear(5, 3)), rng)
     network = predictive_coding(
         net, cut="before_activation", energies={"_0": SquaredError(0.7)}, output=SquaredError(4.0)
     )
@@ -82,7 +71,7 @@ def test_proximal_step_depends_on_weight_times_rate_alone(rng, kind):
 @pytest.mark.parametrize("dilation", [1, 3])
 def test_local_rule_of_any_kernel_that_keeps_the_size(rng, kernel, dilation):
     layers = nn.Conv2d(2, 3, kernel, padding="same", dilation=dilation), nn.Tanh(), nn.Flatten()
-    net = fill(nn.Sequential(*layers, nn.Linear(3 * 49, 2)), rng)
+    net = filled(nn.Sequential(*layers, nn.Linear(3 * 49, 2)), rng)
     network = predictive_coding(net, output=SquaredError(4.0))
     clamp = {"input": tensor(rng, 3, 2, 7, 7), "output": tensor(rng, 3, 2)}
     states = infer(network, clamp, GradientDescent(n_steps=3, step=0.01)).states
@@ -96,7 +85,7 @@ def test_local_rule_of_any_kernel_that_keeps_the_size(rng, kernel, dilation):
 @pytest.mark.parametrize("rank", [1, 3])
 def test_local_rule_of_even_kernels_in_other_ranks(rng, rank):
     convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
-    net = fill(nn.Sequential(convolution(2, 3, 4, padding="same")), rng)
+    net = filled(nn.Sequential(convolution(2, 3, 4, padding="same")), rng)
     network = predictive_coding(net, output=SquaredError(0.7))
     shape = (5,) * rank
     states = {"input": tensor(rng, 2, 2, *shape), "output": tensor(rng, 2, 3, *shape)}
@@ -108,7 +97,7 @@ def test_local_rule_of_even_kernels_in_other_ranks(rng, rank):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("where", ["input", "target", "slope"])
 def test_backprop_step_does_not_learn_from_what_is_not_finite(rng, bad, where):
-    net = fill(nn.Sequential(nn.Linear(4, 6), nn.Softplus(), nn.Linear(6, 3)), rng)
+    net = filled(nn.Sequential(nn.Linear(4, 6), nn.Softplus(), nn.Linear(6, 3)), rng)
     network = predictive_coding(net, output=SquaredError(4.0))
     optimiser = torch.optim.Adam(net.parameters(), 0.1)
     x, y = tensor(rng, 5, 4), tensor(rng, 5, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -308,6 +309,14 @@ def test_one_run_at_a_time_in_a_folder(tmp_path, log):
         pytest.raises(ValueError, match="in use by another run"),
     ):
         run_experiment(experiment(chain(log)), out=tmp_path / "run", workers=0)
+
+
+def test_a_lock_of_another_program_above_hinders_nothing(tmp_path):
+    foreign = tmp_path / ".lock"
+    with foreign.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with experiment_folder.lock_of("test", tmp_path / "reports" / "report.html"):
+            assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, log):

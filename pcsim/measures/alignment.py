@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pcsim.measures.centred import centred
 from pcsim.messages import check_array, check_number, refusal
 
 __all__ = ["linear_cka", "procrustes_distance", "shape_distance"]
@@ -179,10 +180,4 @@ def _pair(where: str, x: Any, y: Any, least: int) -> tuple[Floats, Floats]:
         found = f"{x.shape[-2]} and {y.shape[-2]} stimuli"
         advice = "Rows are the same stimuli in both."
         raise ValueError(refusal(where, found, f"as many in both, at least {least}", advice))
-    return _centred(x), _centred(y)
-
-
-def _centred(x: Floats) -> Floats:
-    # What is left of a constant by rounding is no variation.
-    still = np.ptp(x, axis=-2, keepdims=True) <= 1e-14 * np.abs(x).max(axis=-2, keepdims=True)
-    return np.where(still, 0.0, x - x.mean(axis=-2, keepdims=True))
+    return centred(x, -2), centred(y, -2)

@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pcsim.measures.centred import is_still
 from pcsim.measures.rates import condition_mean, mean_rate, trial_labels
 from pcsim.messages import check_array, refusal
 
@@ -275,7 +276,7 @@ def noise_signal_correlation(noise: Any, signal: Any) -> float:
     if known.sum() < 3:
         raise ValueError(refusal(where, f"{known.sum()} pairs", "at least 3"))
     one, other = one[known], other[known]
-    if any(np.ptp(each) <= 1e-14 * np.abs(each).max() for each in (one, other)):
+    if any(is_still(each).item() for each in (one, other)):
         return float("nan")
     return float(np.corrcoef(one, other)[0, 1])
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata
 
+from pcsim.measures.centred import centred
 from pcsim.measures.rdm import n_conditions, rdm_matrix
 from pcsim.messages import check_array, check_choice, refusal
 
@@ -80,15 +81,8 @@ def _directions(rows: Floats) -> Floats:
     return unit
 
 
-def _centred(rows: Floats) -> Floats:
-    centred = rows - rows.mean(axis=1, keepdims=True)
-    # What is left of a constant by rounding is no variation.
-    still = np.ptp(rows, axis=1) <= 1e-14 * np.abs(rows).max(axis=1)
-    return np.where(still[:, None], 0.0, centred)
-
-
 def _pearson(a: Floats, b: Floats) -> Floats:
-    return _cosine(_centred(a), _centred(b))
+    return _cosine(centred(a), centred(b))
 
 
 def _spearman(a: Floats, b: Floats) -> Floats:
@@ -191,7 +185,7 @@ def noise_ceiling(rdms: Any, *, method: str = "pearson") -> tuple[float, float]:
 def _poolable(rows: Floats, method: str) -> Floats:
     if method in ("spearman", "tau_a"):
         return np.asarray(rankdata(rows, axis=1), dtype=np.float64)
-    return _directions(_centred(rows) if method == "pearson" else rows)
+    return _directions(centred(rows) if method == "pearson" else rows)
 
 
 def pseudovalues(a: Any, b: Any) -> Floats:

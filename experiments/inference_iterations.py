@@ -179,7 +179,7 @@ def collect(run: Run) -> None:
 
 
 def summary(result: xr.Dataset, steps: list[dict[str, float]]) -> xr.Dataset:
-    """Return the gap closed and k95 of each lane and start, with intervals over images."""
+    """Return the gap closed and k95 of each lane and start, with intervals."""
     from pcsim.deep.convergence import closing
 
     energy = result["free_energy"].mean("frame").transpose("replica", ..., "image").to_numpy()
@@ -282,7 +282,7 @@ def look(lane: str) -> dict[str, Any]:
 
 
 def draw_gap(ax: Any, found: xr.Dataset, start: str) -> None:
-    """Draw what is left of the gap against iterations, with its interval over images."""
+    """Draw what is left of the gap against iterations, with its interval over models and images."""
     floor = 0.003
     for name in LANES:
         one = found.sel(lane=name, start=start)

@@ -137,6 +137,32 @@ def test_intervals_of_equal_examples_have_no_width(rng):
     assert np.isinf(late.first_ends).all()
 
 
+def test_intervals_over_few_replicas_are_students():
+    curves = np.array([[10.0, 1.0, 0.5], [10.0, 1.2, 0.7], [10.0, 0.8, 0.6]])
+    energy = np.repeat(curves[:, :, None], 5, axis=-1)
+    found = closing(energy, np.zeros((3, 5)), level=0.93, draws=200)
+    # Of shares .90, .88, .92 and .95, .93, .94: standard deviations of .02 and .01.
+    half = 4.302652729911275 * np.array([0.0, 0.02, 0.01]) / np.sqrt(3)
+    np.testing.assert_allclose(found.share, [0.0, 0.9, 0.94], atol=1e-12)
+    np.testing.assert_allclose(found.share_ends - found.share, [-half, half], atol=1e-9)
+    assert (found.first, *found.first_ends) == (2.0, 1.0, np.inf)
+
+
+def test_intervals_over_shared_examples_count_them_once(rng):
+    # All replicas alike: what is left is the error of a mean over 400 examples, not over 1,200.
+    last = rng.normal(2.0, 1.0, 400)
+    energy = np.broadcast_to(np.stack([np.full(400, 10.0), last]), (3, 2, 400))
+    low, high = closing(energy, np.zeros((3, 400)), draws=20_000).share_ends[:, 1]
+    assert high - low == pytest.approx(2 * 1.96 * 0.1 * last.std() / 20, rel=0.03)
+
+
+def test_what_ran_off_closed_nothing():
+    energy = np.array([[[10.0, 10.0], [1.0, np.nan], [1.0, np.inf]]] * 2)
+    found = closing(energy, np.zeros((2, 2)), draws=50)
+    assert (found.share[1:] < -1e7).all()
+    assert np.isinf(found.first)
+
+
 def test_frames_move_slowly_about_the_image_itself(rng):
     images = np.zeros((4, 28, 28))
     images[:, 6:22, 12:16] = 255.0

@@ -135,6 +135,16 @@ def test_verdict_on_angles(transpose, difference, control, expected):
     assert verdict(summary, list(difference), 3)[0] == expected
 
 
+def test_intervals_of_angles_are_over_seeds_or_images_whichever_is_wider():
+    bounded = content("weight_transport")["bounded"]
+    draws = np.linspace(69.0, 71.0, 201)  # images move the angle by 1 and bias it by 2
+    found = bounded([66.0, 68.0, 70.0], [draws] * 3)
+    half = 4.302652729911275 * 2.0 / math.sqrt(3)
+    np.testing.assert_allclose(found, [68.0, 68.0 - half, 68.0 + half], atol=1e-9)
+    np.testing.assert_allclose(bounded([68.0] * 3, [draws] * 3), [68.0, 67.05, 68.95], atol=1e-9)
+    np.testing.assert_allclose(bounded([68.0], [draws]), [68.0, 67.05, 68.95], atol=1e-9)
+
+
 def test_apical_basal_keeps_streams_apart(run_tiny):
     sizes = {"n_z": (3, 2), "widths": ((8, 8), (4, 4)), "n_test": 6, "n_crossed": 4}
     run = run_tiny("apical_basal", n_train=64, n_importance=5, **sizes)

@@ -23,8 +23,14 @@ from pcsim.deep.inference_gradient import GradientAscent
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.training_step import generator_for
 from pcsim.messages import check_number, refusal
+from pcsim.stats import mean_interval
+from pcsim.stats_bootstrap import resampling_weights
 
 __all__ = ["Closing", "closing", "converged", "descent", "first_reaching", "gap_closed", "judged"]
+
+
+RUNAWAY = 1e9
+"""Nats that stand for a free energy that is not finite."""
 
 
 def judged(
@@ -133,7 +139,7 @@ def first_reaching(share: ArrayLike, level: float = 0.95) -> float:
 
 @dataclass(frozen=True)
 class Closing:
-    """The gap closed over iterations, with 95 % intervals over examples."""
+    """The gap closed over iterations, with 95 % intervals over replicas and examples."""
 
     share: NDArray[Any]
     """(..., K + 1)"""
@@ -153,7 +159,12 @@ def closing(
     draws: int = 2000,
     seed: int = 0,
 ) -> Closing:
-    """Average the gap closed over replicas, and bootstrap it over the examples of each.
+    """Average the gap closed over replicas, with intervals.
+
+    Replicas have seen the same examples, so a draw of the bootstrap takes replicas and examples
+    crossed. Few replicas make it too narrow: of its interval and Student's over the replicas, each
+    end is the farther one. Iterations are bounded by where the ends of the gap closed reach the
+    level. Where inference ran off to infinity or NaN its free energy counts as 1e9 nats.
 
     Parameters
     ----------
@@ -164,19 +175,28 @@ def closing(
     level
         What counts as closed.
     """
-    n = energy.shape[-1]
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
-    weights = np.concatenate([np.ones((1, n), int), weights]) / n
-    mean, lowest = energy @ weights.T, best @ weights.T
+    energy = np.nan_to_num(energy, nan=RUNAWAY, posinf=RUNAWAY)
+    rng = np.random.default_rng(seed)
+    n_replicas, n = len(energy), energy.shape[-1]
+    examples = np.concatenate([np.ones((1, n)), resampling_weights(rng, draws, n)]) / n
+    replicas = resampling_weights(rng, draws, n_replicas) / n_replicas
+    mean, lowest = energy @ examples.T, best @ examples.T
     first = mean[..., :1, :]
-    lowest = lowest.reshape(len(best), *[1] * (mean.ndim - 2), -1)
-    share = ((first - mean) / (first - lowest)).mean(0)
-    reached = np.apply_along_axis(lambda one: first_reaching(one, level), -2, share)
-    tails = (2.5, 97.5)
+    lowest = lowest.reshape(n_replicas, *[1] * (mean.ndim - 2), -1)
+    each = (first - mean) / (first - lowest)
+    share = each[..., 0].mean(0)
+    drawn = np.einsum("r...d,dr->...d", each[..., 1:], replicas)
+    low, high = np.percentile(drawn, (2.5, 97.5), axis=-1)
+    if n_replicas > 1:
+        student = np.apply_along_axis(lambda one: mean_interval(one)[1:3], 0, each[..., 0])
+        low, high = np.minimum(low, student[0]), np.maximum(high, student[1])
+
+    def reached(curves: NDArray[Any]) -> NDArray[Any]:
+        return np.apply_along_axis(lambda one: first_reaching(one, level), -1, curves)
+
     return Closing(
-        share=share[..., 0],
-        share_ends=np.percentile(share[..., 1:], tails, axis=-1),
-        first=reached[..., 0],
-        # An order statistic, not an interpolation: a draw may never get there.
-        first_ends=np.percentile(reached[..., 1:], tails, axis=-1, method="inverted_cdf"),
+        share=share,
+        share_ends=np.stack([low, high]),
+        first=reached(share),
+        first_ends=np.stack([reached(high), reached(low)]),
     )

@@ -66,6 +66,7 @@ ARMS: dict[str, Inference | None] = {
     "backpropagation": None,
     "4 steps of the errors, 0.05": ErrorOptimisation(n_steps=4, step=0.05),
     "4 steps of the errors, 0.3": ErrorOptimisation(n_steps=4, step=0.3),
+    "4 automatic steps of the errors": ErrorOptimisation(n_steps=4, step="auto"),
     "one Gauss-Newton step": GaussNewton(n_steps=1),
 }
 

@@ -76,18 +76,29 @@ def write_report(runs: Sequence[Run | str | os.PathLike[str]], path: str | Path)
     sections = [_run(run, f"r{i}-" if len(opened) > 1 else "") for i, run in enumerate(opened)]
     page = _page(f"pcsim: {opened[0].experiment}", sections)
     with lock_of("write_report", Path(path)):
-        for section in sections:
-            _write_beside(Path(path), section, several=len(sections) > 1)
+        for section, stem in zip(sections, _stems(Path(path), sections), strict=True):
+            _write_beside(Path(path), section, stem)
         write_text(path, page)
 
 
-def _write_beside(page: Path, section: dict[str, Any], *, several: bool) -> None:
+def _stems(page: Path, sections: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what the names of each run's files begin with: runs of one experiment are numbered."""
+    if len(sections) == 1:
+        return [page.stem]
+    names = [slug(section["experiment"]) for section in sections]
+    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    return [
+        f"{page.stem}_{name}" + (f"-{count}" if count > 1 else "")
+        for name, count in zip(names, counts, strict=True)
+    ]
+
+
+def _write_beside(page: Path, section: dict[str, Any], stem: str) -> None:
     """Write the tables and figures of a run that has verdicts."""
     if not section["verdicts"]:
         return
     from pcsim.report_figures import write_pages
 
-    stem = f"{page.stem}_{slug(section['experiment'])}" if several else page.stem
     for name, text in section["tables"].items():
         write_text(page.with_name(f"{stem}_{name}"), text)
     write_pages(section["texts"], section["verdicts"], page.with_name(f"{stem}.pdf"))

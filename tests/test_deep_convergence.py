@@ -282,6 +282,32 @@ def test_only_streams_that_meet_in_a_sum_do_not_interact(generator, kind, apart)
     assert (shares[2] < 1e-12) == apart
 
 
+@pytest.mark.parametrize("start", [Point.at_prior, FullCovariance.at_prior])
+@pytest.mark.parametrize("with_x", [True, False])
+def test_streams_of_a_posterior_without_levels_are_told_apart(generator, start, with_x):
+    model = LatentGaussian(6, (3, 2), generator=generator).double()
+    encoding = ErrorEncoding(with_x=with_x)
+    network = Iterative(
+        model, encoding=encoding, update="additive", segregated=True, start=start,
+        widths=[[8]] * (2 if start == Point.at_prior else 1), generator=generator,
+    )  # fmt: skip
+    x = torch.bernoulli(torch.full((5, 6), 0.5).double(), generator=generator)
+    evaluation = Evaluation(generator=generator)
+    step = list(network.steps(model, x, evaluation))[2]
+    below, own, both = variance_shares(crossed_updates(network, model, x, step, evaluation).numpy())
+    assert min(below, own) > 1e-3
+    assert both < 1e-12
+
+
+def test_only_errors_can_be_crossed(generator):
+    model = LatentGaussian(6, (3,), generator=generator)
+    network = Iterative(model, widths=[[8]], generator=generator)
+    x, evaluation = torch.ones(2, 6), Evaluation(generator=generator)
+    step = next(iter(network.steps(model, x, evaluation)))
+    with pytest.raises(ValueError, match="found GradientEncoding, expected an ErrorEncoding"):
+        crossed_updates(network, model, x, step, evaluation)
+
+
 def test_examples_that_meet_themselves_take_the_usual_step(generator):
     model, network = deep(generator, update="gated")
     x = torch.bernoulli(torch.full((4, 6), 0.5).double(), generator=generator)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -308,6 +309,18 @@ def test_several_runs_on_one_page(run, tmp_path):
     assert [a["alt"] for a in page.all("img")][-1] == "What does whitening do?"
     ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
     assert len(set(ids)) == len(ids)
+
+
+def test_runs_of_one_experiment_keep_their_own_files(run, tmp_path):
+    other = Run(tmp_path / "other", run.experiment, run.question, "full", run.settings, {})
+    other.save()
+    to_csv(verdicts()[:1], other.folder / "verdicts.csv")
+    for name in ("hypotheses.json", "provenance.json"):
+        shutil.copy(run.folder / name, other.folder / name)
+    write_report([run.folder, other.folder, run.folder], tmp_path / "report.html")
+    effects = [tmp_path / f"report_correspondence{n}_effects.csv" for n in ("", "-2", "-3")]
+    sizes = [len(one.read_text(encoding="utf-8").splitlines()) for one in effects]
+    assert sizes == [len(verdicts()) + 1, 2, len(verdicts()) + 1]
 
 
 def test_the_same_run_gives_the_same_bytes(run, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pcsim.deep.encodings import ErrorEncoding, estimates
 from pcsim.deep.inference import Evaluation, Step
 from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
@@ -22,16 +23,24 @@ def crossed_updates(
 ) -> Tensor:
     """Return the change of level 1's mean for every pair of examples, (B, B, n_1).
 
-    Entry (i, j) is the answer to the error from below of example i beside all that belongs to the
-    level (estimate and own error) of example j.
+    Entry (i, j) is the answer to what comes from below in example i (the error, and the data where
+    the network sees them) beside all that belongs to the level (estimate and own errors) in j.
+
+    Raises
+    ------
+    ValueError
+        If the network sees anything but errors.
     """
+    if not isinstance(update.encoding, ErrorEncoding):
+        found, advice = type(update.encoding).__name__, "Train one with encoding=ErrorEncoding()."
+        raise ValueError(refusal("crossed_updates", found, "an ErrorEncoding", advice))
     inputs = update.encoding.inputs(model, x, step, evaluation)
+    below = update.encoding.from_below(0, len(estimates(model, step)[0]))
     n = len(x)
     rows = torch.arange(n, device=x.device)
     first, second = rows.repeat_interleave(n), rows.repeat(n)
-    place = len(inputs[0]) - 2
     crossed = [
-        [one[first if level == 0 and i == place else second] for i, one in enumerate(found)]
+        [one[first if level == 0 and i in below else second] for i, one in enumerate(found)]
         for level, found in enumerate(inputs)
     ]
     q = step.q.with_parameters(tuple(one.detach()[second] for one in step.q.parameters))

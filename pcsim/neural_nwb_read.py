@@ -62,9 +62,10 @@ def read_nwb(
     """Read the spikes of an NWB file, and the rates and stimulus if `write_nwb` wrote it.
 
     Spikes are cut into the trials of the file's `trials` table, each from `start_time` to
-    `stop_time` with 0 at `onset_time` if there is that column, else at `start_time`; spikes between
-    trials are left out and counted in ``attrs["spikes_outside"]`` and in the `exclusions` of the
-    spikes. A file without trials is one trial, from 0 to the last spike.
+    `stop_time` with 0 at `onset_time` if there is that column, else at `start_time`; a spike at the
+    very stop belongs to the trial that begins there, if one does. Spikes between trials are left
+    out and counted in ``attrs["spikes_outside"]`` and in the `exclusions` of the spikes. A file
+    without trials is one trial, from 0 to the last spike.
 
     A column whose name is that of a dimension or a variable gets it with the table in front:
     `trial_start`, `unit_time`. One that both tables have stays on units, and is `trial_location` on
@@ -275,8 +276,12 @@ def _cut(
 ) -> xr.Dataset:
     begin, end = trials.onset + trials.start, trials.onset + trials.stop
     rows, outside = [], [np.ones(train.size, bool) for train in trains]
-    for onset, *ends in zip(trials.onset, begin, end, strict=True):
-        parts = [slice(*np.searchsorted(train, ends)) for train in trains]
+    # A spike at the very stop belongs to the trial that begins there, if one does.
+    sides: Any = np.where(np.isin(end, begin), "left", "right")
+    for onset, low, high, side in zip(trials.onset, begin, end, sides, strict=True):
+        parts = [
+            slice(np.searchsorted(one, low), np.searchsorted(one, high, side)) for one in trains
+        ]
         rows.append([t[part] - onset for t, part in zip(trains, parts, strict=True)])
         for mask, part in zip(outside, parts, strict=True):
             mask[part] = False

@@ -300,6 +300,18 @@ def test_a_laboratory_file_is_cut_into_its_trials(tmp_path):
     assert set(counted.population.values) == {"latent"}
 
 
+def test_a_spike_at_the_very_ends_of_a_trial_is_kept(tmp_path):
+    times = [[[0.0, 0.1]], [[0.05, 0.1]]]
+    spikes = make_spikes(times, stop=0.1)
+    back = read_nwb(write_nwb(tmp_path / "s.nwb", spikes=spikes)).spikes
+    for row, found in zip(times, spike_times(back), strict=True):
+        np.testing.assert_allclose(found[0], row[0], atol=1e-9)
+    trials = [(0.0, 1.0), (1.0, 2.0), (3.0, 4.0)]
+    path = laboratory_file(tmp_path / "lab.nwb", trials=trials, spikes=((1.0, 2.0, 3.0, 4.0),))
+    found = [row[0].tolist() for row in spike_times(read_nwb(path).spikes)]
+    assert found == [[], [0.0, 1.0], [0.0, 1.0]]
+
+
 def test_a_file_without_trials_is_one_long_trial(tmp_path):
     spikes = read_nwb(laboratory_file(tmp_path / "lab.nwb")).spikes
     assert spikes.sizes["trial"] == 1

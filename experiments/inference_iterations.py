@@ -290,7 +290,8 @@ def draw_gap(ax: Any, found: xr.Dataset, start: str) -> None:
         left = np.clip(1 - one["share"].to_numpy(), floor, 3.0)
         low, high = np.clip(1 - one["share_ends"].to_numpy(), floor, 3.0)
         ax.plot(k, left, label=name, **look(name))
-        ax.fill_between(k, low, high, color=look(name)["color"], alpha=0.2, lw=0)
+        # What ran off the panel has no band in it.
+        ax.fill_between(k, low, high, where=left < 3.0, color=look(name)["color"], alpha=0.2, lw=0)
     ax.axhline(1 - LEVEL, color="black", lw=0.6)
     ax.axvline(LIMIT, color="black", lw=0.6, ls=":")
     ax.set_xscale("symlog", linthresh=1.0)

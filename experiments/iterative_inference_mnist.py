@@ -186,7 +186,7 @@ def arms(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             encoding = "gradient" if levels == 1 else "error"
             arm = {"inference": kind, "n_iterations": 5, "encoding": encoding, **sizes}
             found[f"levels/{levels}/{kind}"] = {"arm": arm, "n_samples": settings["n_samples"]}
-        for name, change in CONTROLS.items():
+        for name, change in CONTROLS.items() if levels in settings["control_levels"] else ():
             arm = {"inference": "direct", "n_iterations": 5, **change, **sizes}
             # One free energy at the start and one an iteration, against a single one.
             longer = 6 if name == "direct_equal_compute" else 1
@@ -261,10 +261,11 @@ def race_pieces(settings: Mapping[str, Any]) -> list[Piece]:
 
 
 def seeds_of(name: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the seeds of an arm: all for the comparison and its controls."""
-    is_main = name.startswith(("levels", "controls"))
+    """Return the seeds of an arm: all for the comparison."""
     seeds: tuple[int, ...] = settings["seeds"]
-    return seeds if is_main else seeds[: settings["minor_seeds"]]
+    if name.startswith("levels"):
+        return seeds
+    return seeds[: settings["control_seeds" if name.startswith("controls") else "minor_seeds"]]
 
 
 def raced(settings: Mapping[str, Any]) -> str:
@@ -366,23 +367,25 @@ EXPERIMENT = Experiment(
     question="Does an inference network that iterates beat one that does not?",
     scales={
         "quick": {
-            "seeds": 3, "minor_seeds": 1, "parts": 1, "n_z": (32, 16),
-            "widths": ((256, 256), (128, 128)), "n_samples": 1, "n_train": 10_000, "n_epochs": 8,
-            "minor_train": 5_000, "minor_epochs": 5, "n_test": 500, "n_importance": 500,
-            "n_minor_importance": 500, "n_gap": 50, "batch_size": 64, "learning_rate": 1e-3,
-            "iterations": (1, 5, 16), "encodings": ("gradient", "gradient, x", "error", "error, x"),
+            "seeds": 3, "minor_seeds": 1, "control_seeds": 1, "control_levels": (1,), "parts": 1,
+            "n_z": (32, 16), "widths": ((256, 256), (128, 128)), "n_samples": 1, "n_train": 10_000,
+            "n_epochs": 8, "minor_train": 5_000, "minor_epochs": 5, "n_test": 500,
+            "n_importance": 500, "n_minor_importance": 500, "n_gap": 50, "batch_size": 64,
+            "learning_rate": 1e-3, "iterations": (1, 5, 16),
+            "encodings": ("gradient", "gradient, x", "error", "error, x"),
             "samples": (1, 5, 20), "n_raced": 60,
         },
         "full": {
-            "seeds": 3, "minor_seeds": 1, "parts": 4, "n_z": (64, 32),
-            "widths": ((512, 512), (256, 256)), "n_samples": 1, "n_train": 60_000, "n_epochs": 20,
-            "minor_train": 10_000, "minor_epochs": 12, "n_test": 1_000, "n_importance": 5_000,
-            "n_minor_importance": 500, "n_gap": 200, "batch_size": 64, "learning_rate": 5e-4,
-            "iterations": (1, 2, 5, 10, 16), "encodings": tuple(ENCODINGS),
+            "seeds": 3, "minor_seeds": 1, "control_seeds": 3, "control_levels": (1, 2), "parts": 4,
+            "n_z": (64, 32), "widths": ((512, 512), (256, 256)), "n_samples": 1, "n_train": 60_000,
+            "n_epochs": 20, "minor_train": 10_000, "minor_epochs": 12, "n_test": 1_000,
+            "n_importance": 5_000, "n_minor_importance": 500, "n_gap": 200, "batch_size": 64,
+            "learning_rate": 5e-4, "iterations": (1, 2, 5, 10, 16), "encodings": tuple(ENCODINGS),
             "samples": (1, 5, 10, 20), "n_raced": 300,
         },
         "gpu": {
-            "seeds": 3, "minor_seeds": 3, "parts": 10, "n_z": (64, 32),
+            "seeds": 3, "minor_seeds": 3, "control_seeds": 3, "control_levels": (1, 2), "parts": 10,
+            "n_z": (64, 32),
             "widths": ((512, 512), (256, 256)), "n_samples": 1, "n_train": 60_000,
             "n_epochs": 1_000, "minor_train": 60_000, "minor_epochs": 200, "n_test": 10_000,
             "n_importance": 5_000, "n_minor_importance": 5_000, "n_gap": 1_000, "batch_size": 64,

@@ -54,6 +54,14 @@ def test_arms_differ_in_their_inference_alone(scale):
             assert (one.n_z, one.widths, one.link) == (other.n_z, other.widths, other.link)
 
 
+def test_controls_have_the_seeds_and_levels_that_are_asked_for():
+    keys = {
+        piece.key for piece in EXPERIMENT.pieces({**EXPERIMENT.scales["quick"], "seeds": (5, 6)})
+    }
+    found = sorted(key for key in keys if key.startswith("controls"))
+    assert found == ["controls/1/direct_equal_compute/5/1", "controls/1/direct_normalised/5/1"]
+
+
 def test_parts_follow_one_another():
     settings = {**EXPERIMENT.scales["full"], "seeds": (0,)}
     pieces = EXPERIMENT.pieces(settings)
@@ -67,7 +75,8 @@ def test_a_small_run_in_parts_leaves_its_tables_and_figure(digits, tmp_path):
     changes = {
         "parts": 2, "n_epochs": 2, "minor_epochs": 2, "n_train": 64, "minor_train": 64,
         "n_test": 12, "n_importance": 8, "n_gap": 0, "iterations": (2,), "samples": (1,),
-        "n_raced": 3, "n_z": (3, 2), "widths": ((6,), (5,)), "encodings": ("gradient, x", "error"),
+        "n_raced": 3, "control_seeds": 2, "control_levels": (1, 2), "n_z": (3, 2),
+        "widths": ((6,), (5,)), "encodings": ("gradient, x", "error"),
     }  # fmt: skip
     run = run_experiment(
         EXPERIMENT, seeds=2, settings=changes, out=tmp_path / "run", workers=0

@@ -224,21 +224,26 @@ def pieces(settings: Mapping[str, Any]) -> list[Piece]:
             "n_importance": settings["n_importance" if is_main else "n_minor_importance"],
             "n_gap": settings["n_gap"] if is_main else 0,
         }
-        direct = one["arm"].get("inference") == "direct"
-        cost = one.get("longer", 1) if direct else one["arm"]["n_iterations"]
+        n_train = settings["n_train" if is_main else "minor_train"]
+        cost = work(one["arm"], n_train, training) / settings["parts"]
         for seed in seeds:
             for part in range(1, settings["parts"] + 1):
                 key = f"{name}/{seed}/{part}"
                 kwargs = {
                     "arm": one["arm"], "training": {"seed": seed, **training},
                     "part": (part, settings["parts"]), "judged": judged,
-                    "n_train": settings["n_train" if is_main else "minor_train"],
+                    "n_train": n_train,
                 }  # fmt: skip
                 needs = (f"{name}/{seed}/{part - 1}",) if part > 1 else ()
-                out.append(
-                    Piece(key=key, task=train_arm, kwargs=kwargs, needs=needs, weight=float(cost))
-                )
+                out.append(Piece(key=key, task=train_arm, kwargs=kwargs, needs=needs, weight=cost))
     return [*out, *race_pieces(settings)]
+
+
+def work(arm: Mapping[str, Any], n_train: int, training: Mapping[str, Any]) -> float:
+    """Return about how long training takes: the free energies it looks at, dearer with samples."""
+    evaluations = 1 if arm.get("inference") == "direct" else arm["n_iterations"] + 1
+    share: float = (1.0 + training["n_samples"] / 5) / 1e5
+    return n_train * int(training["n_epochs"]) * evaluations * share
 
 
 def race_pieces(settings: Mapping[str, Any]) -> list[Piece]:
@@ -254,9 +259,13 @@ def race_pieces(settings: Mapping[str, Any]) -> list[Piece]:
     need = f"{longest}/{seed}/{settings['parts']}"
     first = {"arm": arm, "training": training, "n_train": settings["minor_train"]}
     second = {"arm": arm, "n_iterations": settings["n_raced"]}
+    needs = (need, "race_direct")
+    # One after the other, they would be waited for if they were not begun early.
+    short = {"n_epochs": settings["minor_epochs"], "n_samples": 1}
+    cost = work(arm, settings["minor_train"], short)
     return [
-        Piece(key="race_direct", task=train_direct, kwargs=first, needs=(need,)),
-        Piece(key="race", task=race, kwargs=second, needs=(need, "race_direct")),
+        Piece(key="race_direct", task=train_direct, kwargs=first, needs=(need,), weight=cost),
+        Piece(key="race", task=race, kwargs=second, needs=needs, weight=cost),
     ]
 
 

@@ -286,13 +286,12 @@ def collect(run: Run) -> None:
     """Write the arms that are there, and their paired differences beside published ones."""
     from pcsim.deep.arm_tables import arm_rows
 
-    settings = run.settings
     results: dict[str, dict[int, Any]] = {}
-    for name in arms(settings):
-        for seed in seeds_of(name, settings):
-            folder = run.pieces.get(f"{name}/{seed}/{settings['parts']}")
-            if folder is not None and (folder / "result.json").is_file():
-                results.setdefault(name, {})[seed] = read_json(folder / "result.json")
+    for key, folder in run.pieces.items():
+        if (folder / "result.json").is_file() and key not in ("race", "race_direct"):
+            name, seed, _ = key.rsplit("/", 2)  # the last part alone leaves a result
+            results.setdefault(name, {})[int(seed)] = read_json(folder / "result.json")
+    results = {name: results[name] for name in sorted(results, key=in_order)}
     write_text(run.folder / "arms.csv", "\n".join(arm_rows(results)) + "\n")
     write_text(run.folder / "paired.csv", "\n".join(paired_rows(results)) + "\n")
     plain = {name: list(by_seed.values()) for name, by_seed in results.items()}
@@ -302,6 +301,11 @@ def collect(run: Run) -> None:
         shutil.copy(found / "result.json", run.folder / "race.json")
         if (found / "race.csv").is_file():
             shutil.copy(found / "race.csv", run.folder / "race.csv")
+
+
+def in_order(name: str) -> list[str | int]:
+    """Return what arms are sorted by: 5 iterations before 16."""
+    return [int(part) if part.isdecimal() else part for part in name.split("/")]
 
 
 def paired_rows(results: Mapping[str, Mapping[int, Any]]) -> list[str]:

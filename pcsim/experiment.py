@@ -194,8 +194,8 @@ def collect_run(experiment: Experiment, run: Run, out: str | Path | None = None)
     Raises
     ------
     ValueError
-        If pieces are missing and the experiment does not gather parts, or the folder of the tables
-        is in use by a run.
+        If pieces are missing and the experiment does not gather parts, the run lacks a setting that
+        the experiment has by now, or the folder of the tables is in use by a run.
     """
     if run.missing and not experiment.gathers_parts:
         found = f"a run with {len(run.missing)} of {len(run.pieces)} pieces missing"
@@ -204,7 +204,18 @@ def collect_run(experiment: Experiment, run: Run, out: str | Path | None = None)
     target = run if out is None else replace(run, folder=Path(out))
     target.folder.mkdir(parents=True, exist_ok=True)
     with lock_of(f"collect {run.folder}", target.folder / "tables"):
-        experiment.collect(target)
+        try:
+            experiment.collect(target)
+        except KeyError as error:
+            name = error.args[0]
+            if name in run.settings or name not in experiment.scales.get(run.scale, {}):
+                raise
+            found, advice = (
+                f"a run without the setting {name!r}",
+                "Collect it with the code it ran by.",
+            )
+            where = f"collect {run.folder}"
+            raise ValueError(refusal(where, found, "one of this version", advice)) from None
     return target
 
 

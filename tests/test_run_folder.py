@@ -193,6 +193,20 @@ def test_nothing_is_collected_or_reported_into_a_run_that_goes_on(toy, tmp_path)
     assert (run.folder / "report.html").is_file()
 
 
+def test_a_run_of_older_settings_is_refused_in_words_or_collected_if_it_can_be(toy, tmp_path):
+    run = done(toy, tmp_path)
+
+    def collect(run: Run) -> None:
+        write_text(run.folder / "left", str(run.settings["added"]))
+
+    newer = replace(toy, scales={"quick": {**toy.scales["quick"], "added": 3}})
+    with pytest.raises(ValueError, match="a run without the setting 'added', expected one of this"):
+        collect_run(replace(newer, collect=collect), run)
+    collect_run(newer, run)
+    with pytest.raises(KeyError):
+        collect_run(replace(toy, collect=collect), run)  # no run has what no scale has
+
+
 def test_what_a_report_writes_keeps_a_run_from_starting(toy, tmp_path, monkeypatch):
     run = done(toy, tmp_path)
     refused: list[str] = []

@@ -166,7 +166,9 @@ def table(found: list[dict[str, Any]]) -> str:
         ]
         cells.append(f"{one['rate']:g}, {' '.join(one['tried'])}")
         cells += [f"{100 * one[share]:.1f}" for share in ("held_out", "test")]
-        peer = "" if ARMS[one["arm"]] is None else setting.published.get(one["depth"], "")
+        # Peers had squared errors and no backpropagation.
+        theirs = one["energy"] == "squared" and ARMS[one["arm"]] is not None
+        peer = setting.published.get(one["depth"], "") if theirs else ""
         lines.append(row([*cells, peer, f"{one['processor_s']:.0f}"]))
     return "\n".join([*lines, ""])
 

@@ -158,8 +158,8 @@ class Flowed:
     """Independent Gaussians, each level then moved by a flow of its own.
 
     Its parameters are ``(mean_1, log_variance_1, ...)`` of the Gaussians, level 1 first, and last
-    the context, if there is one. The flows' weights are shared by all examples and learn with the
-    weights of the generative model: the gradient of the free energy reaches both. Divergences have
+    the context, if there is one. The flows' weights are shared by all examples and learn with those
+    of the inference network that starts from them (`Direct`, `Iterative`). Divergences have
     no closed form and are sampled. Under `ScoreFunction` the Gaussians' parameters have
     score-function gradients, flows and contexts pathwise ones.
     """
@@ -181,8 +181,13 @@ class Flowed:
         flows: Sequence[nn.Module],
         context: Tensor | None = None,
     ) -> Flowed:
-        """Start the Gaussians at the prior, each level given the means of the level above."""
+        """Start the Gaussians at the prior, each level given the means of the level above.
+
+        Flows take the number type of the model.
+        """
         mean, log_variance = prior_chain(model, n_examples)
+        for flow in flows:
+            flow.to(dtype=mean[0].dtype)
         return cls(mean, log_variance, flows, context)
 
     @property

@@ -49,7 +49,7 @@ def path_for(network: PCNetwork, method: Plain, example: Tensor) -> str:
 
 def learning_chain(network: PCNetwork, method: Plain) -> Chain | None:
     """Return the chain that plain steps settle and teach in place, or None."""
-    chain = chain_of(network) if method.is_plain else None
+    chain = chain_of(network) if getattr(method, "is_plain", False) else None
     if chain is None or chain.parameters is None:
         return None
     parts = {id(part) for part in network.modules()}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsim.deep.estimators import Estimator
+from pcsim.deep.flows import Flowed
 from pcsim.deep.inference import Evaluation, Inference, surrogate
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.objective import FreeEnergy
@@ -36,6 +37,8 @@ __all__ = [
 WORST = 1000.0
 """A run has diverged once its mean free energy is more than this many times that of the first
 epoch (in it: of its first step), or than this many nats a feature if those are more."""
+HIGHEST = 1e6
+"""Nats a feature; a first free energy above it is taken for this, because it began diverged."""
 DIVERGED = (
     "Lower learning_rate or set largest_gradient; the last checkpoint is kept, the weights in "
     "memory are lost."
@@ -54,6 +57,12 @@ class TrainingStep(nn.Module):
         self, model: LatentGaussian, inference: Inference, estimator: Estimator | None = None
     ) -> None:
         super().__init__()
+        start: Any = getattr(inference, "start", None)
+        owns = isinstance(inference, nn.Module) or start is None
+        if not owns and isinstance(start(model, 1), Flowed):
+            found = f"flows that {type(inference).__name__} would leave as they are"
+            advice = "Train them with Direct or Iterative, which own them."
+            raise ValueError(refusal("train", found, "flows of an inference network", advice))
         self.model = model
         self.inference: Any = inference
         self.estimator: Any = estimator  # a module where it remembers something
@@ -91,9 +100,10 @@ def check_loss(
     Raises
     ------
     RuntimeError
-        If the loss is above `WORST` times the larger of `first` and `n_x`, or is NaN.
+        If the loss is above `WORST` times the larger of `first` (at most `HIGHEST` a feature) and
+        `n_x`, or is NaN.
     """
-    limit = WORST * max(abs(first), float(n_x))
+    limit = WORST * max(min(abs(first), HIGHEST * n_x), float(n_x))
     if not loss <= limit:
         found = f"a mean free energy of {loss:.3g} nats by step {step + 1}"
         expected = f"at most {limit:.3g}, {WORST:g} times the first ({first:.3g}, {n_x} features)"

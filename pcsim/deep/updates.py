@@ -10,8 +10,10 @@ from pcsim.deep.networks import linear, mixed
 
 __all__ = ["UPDATES", "Additive", "Gated", "LearnedStep", "Memory"]
 
-FIRST_STEP = -4.0
-"""Softplus of it, 0.018, is the size of a learned step before training."""
+FIRST_STEP = -6.0
+"""Softplus of it, 0.0025, is the size of a learned step before training."""
+FIRST_WEIGHTS = 0.01
+"""What initial weights are multiplied by where the output is a change of the estimate."""
 
 
 class Gated(nn.Module):
@@ -31,12 +33,24 @@ class Gated(nn.Module):
         return mixed(self.delta(features), value, gate)
 
 
+def near_zero(n_features: int, size: int, generator: torch.Generator) -> nn.Linear:
+    """Return a layer that hardly answers before training.
+
+    A change of ordinary size would be made at every iteration, and errors grow with the estimate:
+    in two levels an untrained network would run off within five.
+    """
+    layer = linear(n_features, size, generator)
+    with torch.no_grad():
+        layer.weight.mul_(FIRST_WEIGHTS)
+    return layer
+
+
 class Additive(nn.Module):
-    r"""A change, added: :math:`\lambda \leftarrow \lambda + \delta`."""
+    r"""A change, added: :math:`\lambda \leftarrow \lambda + \delta`; little before training."""
 
     def __init__(self, n_features: int, size: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.delta = linear(n_features, size, generator)
+        self.delta = near_zero(n_features, size, generator)
 
     def forward(self, features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         """Return the new value, shaped as `value` (B, size)."""
@@ -50,14 +64,14 @@ class LearnedStep(nn.Module):
     .. math:: \lambda \leftarrow \lambda - \operatorname{softplus}(a)\,\partial F/\partial\lambda
         + \delta
 
-    The step starts small: an untrained network must not throw the estimate away.
+    Step and offset start small: an untrained network must not throw the estimate away.
     """
 
     def __init__(self, n_features: int, size: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.size = linear(n_features, size, generator)
+        self.size = near_zero(n_features, size, generator)
         nn.init.constant_(self.size.bias, FIRST_STEP)
-        self.delta = linear(n_features, size, generator)
+        self.delta = near_zero(n_features, size, generator)
 
     def forward(self, features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         """Return the new value, shaped as `value` (B, size)."""

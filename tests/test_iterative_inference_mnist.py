@@ -180,6 +180,19 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+def test_gaps_are_counted_from_the_best_that_lanes_or_grid_found():
+    found = {
+        "lanes": {
+            "a": {"trace": [[9.0, 3.0], [9.0, 4.0]]},
+            "b": {"trace": [[9.0, 2.0], [9.0, 8.0]]},
+        },
+        "lowest": [2.5, 3.5],
+    }
+    gaps = GAP.pieces.__globals__["gaps_of"](found)
+    np.testing.assert_allclose(gaps["a"], [1.0, 0.5])
+    np.testing.assert_allclose(gaps["b"], [0.0, 4.5])
+
+
 def test_a_small_run_in_two_latents(digits, tmp_path):
     changes = {
         "n_train": 64, "n_epochs": 1, "n_hidden": 6, "n_iterations": 2, "n_ascent": 5,
@@ -189,8 +202,6 @@ def test_a_small_run_in_two_latents(digits, tmp_path):
     rows = (run.folder / "gaps.csv").read_text().splitlines()
     lanes = {row.split(",")[1] for row in rows[1:]}
     assert lanes == {"direct", "iterative", "gradient", "preconditioned"}
-    # Nothing ends below the best known.
-    assert all(float(row.split(",")[4]) >= 0 for row in rows[1:])
     found = read_json(run.folder / "results.json")["0"]
     # The start of inference is the prior's mean, the middle of the surface.
     middle = np.array(found["surface"])[:, 5, 5]

@@ -375,6 +375,20 @@ def lines(
     return found
 
 
+FULL = {
+    "seeds": 3, "minor_seeds": 1, "control_seeds": 3, "control_levels": (1, 2), "parts": 4,
+    "n_z": (64, 32), "widths": ((512, 512), (256, 256)), "n_samples": 1, "n_train": 60_000,
+    "n_epochs": 20, "minor_train": 10_000, "minor_epochs": 12, "n_test": 1_000,
+    "n_importance": 5_000, "n_minor_importance": 500, "n_gap": 200, "batch_size": 64,
+    "learning_rate": 5e-4, "iterations": (1, 2, 5, 10, 16), "encodings": tuple(ENCODINGS),
+    "samples": (1, 5, 10, 20), "n_raced": 300,
+}  # fmt: skip
+GPU = {
+    **FULL, "minor_seeds": 3, "parts": 10, "n_epochs": 1_000, "minor_train": 60_000,
+    "minor_epochs": 200, "n_test": 10_000, "n_minor_importance": 5_000, "n_gap": 1_000,
+    "learning_rate": 2e-4,
+}  # fmt: skip
+
 EXPERIMENT = Experiment(
     name="iterative_inference_mnist",
     question="Does an inference network that iterates beat one that does not?",
@@ -388,23 +402,8 @@ EXPERIMENT = Experiment(
             "encodings": ("gradient", "gradient, x", "error", "error, x"),
             "samples": (1, 5, 20), "n_raced": 60,
         },
-        "full": {
-            "seeds": 3, "minor_seeds": 1, "control_seeds": 3, "control_levels": (1, 2), "parts": 4,
-            "n_z": (64, 32), "widths": ((512, 512), (256, 256)), "n_samples": 1, "n_train": 60_000,
-            "n_epochs": 20, "minor_train": 10_000, "minor_epochs": 12, "n_test": 1_000,
-            "n_importance": 5_000, "n_minor_importance": 500, "n_gap": 200, "batch_size": 64,
-            "learning_rate": 5e-4, "iterations": (1, 2, 5, 10, 16), "encodings": tuple(ENCODINGS),
-            "samples": (1, 5, 10, 20), "n_raced": 300,
-        },
-        "gpu": {
-            "seeds": 3, "minor_seeds": 3, "control_seeds": 3, "control_levels": (1, 2), "parts": 10,
-            "n_z": (64, 32),
-            "widths": ((512, 512), (256, 256)), "n_samples": 1, "n_train": 60_000,
-            "n_epochs": 1_000, "minor_train": 60_000, "minor_epochs": 200, "n_test": 10_000,
-            "n_importance": 5_000, "n_minor_importance": 5_000, "n_gap": 1_000, "batch_size": 64,
-            "learning_rate": 2e-4, "iterations": (1, 2, 5, 10, 16), "encodings": tuple(ENCODINGS),
-            "samples": (1, 5, 10, 20), "n_raced": 300,
-        },
+        "full": FULL,
+        "gpu": GPU,
     },
     pieces=pieces,
     collect=collect,

@@ -210,11 +210,8 @@ def collect_run(experiment: Experiment, run: Run, out: str | Path | None = None)
             name = error.args[0]
             if name in run.settings or name not in experiment.scales.get(run.scale, {}):
                 raise
-            found, advice = (
-                f"a run without the setting {name!r}",
-                "Collect it with the code it ran by.",
-            )
-            where = f"collect {run.folder}"
+            found = f"a run without the setting {name!r}"
+            where, advice = f"collect {run.folder}", "Collect it with the code it ran by."
             raise ValueError(refusal(where, found, "one of this version", advice)) from None
     return target
 

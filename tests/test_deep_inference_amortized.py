@@ -377,3 +377,13 @@ def test_networks_refuse_what_does_not_fit(refused, generator):
     model = nonlinear(generator)
     assert "one list of widths" in refused(Direct, model, widths=[[8]])
     assert "Did you mean 'gated'" in refused(Iterative, model, update="gate")
+
+
+@pytest.mark.parametrize("update", ["additive", "learned_step"])
+def test_an_untrained_update_keeps_to_its_start(generator, update):
+    decoders = [FullyConnected(n, (32,), generator=generator) for n in (8, 4)]
+    model = LatentGaussian(64, (8, 4), decoders=decoders)
+    network = Iterative(model, update=update, widths=[(32,)] * 2, generator=generator)
+    x = torch.bernoulli(torch.full((20, 64), 0.4), generator=generator)
+    trace = infer(network, model, x, generator=generator).trace.mean(1)
+    assert float(trace.max()) < 1.5 * float(trace[0])

@@ -10,6 +10,7 @@ import torch
 
 from pcsim.deep.curvature import latent_curvature
 from pcsim.deep.draw import Draw
+from pcsim.deep.flows import Flow, Flowed
 from pcsim.deep.full_covariance import FullCovariance
 from pcsim.deep.gaussians import RowGenerators, noise
 from pcsim.deep.inference import Evaluation, infer
@@ -20,6 +21,7 @@ from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.outputs import Gaussian
 from pcsim.deep.posteriors import MeanField, Point, TopDown
+from pcsim.deep.training import TrainingSettings, train
 from pcsim.priors import Flat, GaussianPrior, SparsePrior
 
 OPTIMISERS = [
@@ -349,3 +351,36 @@ def test_one_seed_gives_one_result(generator):
     ]  # fmt: skip
     assert torch.equal(*traces)
     assert Evaluation().n_samples == 1
+
+
+def pixels(generator, n=20, n_x=64):
+    return torch.bernoulli(torch.full((n, n_x), 0.4), generator=generator)
+
+
+def test_curvature_leaves_running_averages_alone(generator):
+    decoder = FullyConnected(4, (8,), normalization="batch", generator=generator)
+    model = LatentGaussian(64, (4,), decoders=[decoder], generator=generator)
+    model.train()
+    x = pixels(generator)
+    kept = [one.clone() for one in model.buffers()]
+    draw = MeanField.at_prior(model, len(x)).sample(model, 2, generator)
+    latent_curvature(model, x, draw)
+    assert all(torch.equal(a, b) for a, b in zip(kept, model.buffers(), strict=True))
+    assert all(one.training for one in model.modules())
+    found = train(model, PointEstimate(), x, TrainingSettings(n_epochs=1), progress=False)
+    assert len(found.history) == 1
+
+
+def test_flows_that_nothing_would_train_are_refused(generator):
+    model, flows = LatentGaussian(6, (3,), generator=generator), [Flow(3, generator=generator)]
+    ascent = GradientAscent(start=lambda m, n: Flowed.at_prior(m, n, flows))
+    with pytest.raises(ValueError, match="flows that GradientAscent would leave as they are"):
+        train(model, ascent, pixels(generator, n_x=6), TrainingSettings(n_epochs=1))
+
+
+def test_flows_take_the_number_type_of_the_model(generator):
+    model = LatentGaussian(6, (3,), generator=generator).double()
+    flows = [Flow(3, generator=generator)]
+    ascent = GradientAscent(start=lambda m, n: Flowed.at_prior(m, n, flows), n_iterations=2)
+    found = infer(ascent, model, pixels(generator, n_x=6).double(), generator=generator)
+    assert found.trace.dtype == torch.float64

@@ -19,6 +19,7 @@ from pcsim.deep.pc_curvature import ChainCurve, GeneralCurve, curve_of
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_fast import PlainTrainer, path_for
+from pcsim.deep.pc_gradients import trainable
 from pcsim.deep.pc_inference import GradientDescent, infer
 from pcsim.deep.pc_learning import energy_gradients, train_step
 from pcsim.deep.pc_newton import GaussNewton
@@ -269,3 +270,19 @@ def test_weights_do_not_learn_from_what_is_not_finite(rng, path):
         trainer(tensor(rng, 4, 8), tensor(rng, 4, 3))
     for parameter, value in zip(network.parameters(), before, strict=True):
         assert torch.equal(parameter, value)
+
+
+def test_a_trainer_takes_inference_beyond_plain_steps():
+    network = predictive_coding(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))).double()
+    x, y = torch.ones(5, 3).double(), torch.zeros(5, 2).double()
+    before = {name: one.detach().clone() for name, one in trainable(network).items()}
+    trainer = PlainTrainer(network, GaussNewton(), learning_rate=0.1)
+    trainer(x, y)
+    moved = trainable(network)
+    states = trainer.states
+    changed = {name: before[name] - one.detach() for name, one in moved.items()}
+    with torch.no_grad():
+        for name, one in moved.items():
+            one.copy_(before[name])
+    for name, slope in energy_gradients(network, states).items():
+        torch.testing.assert_close(changed[name], 0.1 * slope, rtol=0, atol=1e-12)

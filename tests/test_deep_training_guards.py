@@ -297,3 +297,9 @@ def test_training_leaves_its_modules_in_eval_mode(validated, x):
     inference = Direct(model, widths=[[8]], normalization="batch")
     train(model, inference, x, SETTINGS, validation=x if validated else None, progress=False)
     assert not any(one.training for part in (model, inference) for one in part.modules())
+
+
+def test_a_run_that_begins_beyond_all_proportion_is_stopped():
+    with pytest.raises(RuntimeError, match="mean free energy of 1e"):
+        check_loss("train", 1e29, 1e29, 64, 0)
+    check_loss("train", 64e5, 64e5, 64, 0)  # grey values of a thousand, not yet learned

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +10,14 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcsim.deep.draw import Posterior
 from pcsim.deep.gaussians import RowGenerators
 from pcsim.deep.inference import Evaluation, Inference, Step
 from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
 from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.networks import evaluating
 from pcsim.deep.posteriors import Point
 from pcsim.messages import check_integer, refusal, unknown_name
 from pcsim.responses import check_stimulus, make_responses
@@ -125,7 +125,7 @@ class DeepModel:
         evaluation = Evaluation(n_samples=self.n_samples, generator=generator)
         rates, energies = [], []
         before: Posterior | None = None
-        with _evaluating(self.model, self.inference):
+        with evaluating(self.model, self.inference):
             for frame in range(x.shape[1]):
                 for step in self._frame(x[:, frame], evaluation, before):
                     rates.append(self._rates(x[:, frame], step.q, names))
@@ -207,19 +207,6 @@ class DeepModel:
                 for name, value in zip(names, given, strict=True)
             ]
         return {label: np.concatenate(columns) for label, columns in units.items()}
-
-
-@contextmanager
-def _evaluating(*parts: object) -> Iterator[None]:
-    """Hold modules in evaluation mode, in which batch normalization knows no batch."""
-    modules = [(part, part.training) for part in parts if isinstance(part, nn.Module)]
-    for module, _ in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module, training in modules:
-            module.train(training)
 
 
 def _refinement(inference: Inference) -> Any:

@@ -10,23 +10,26 @@ further priors of `LatentGaussian` add their own curvature.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import jvp, vmap
 
 from pcsim.deep.draw import Draw
 from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.networks import evaluating
 from pcsim.priors import Prior, SparsePrior
 
 __all__ = ["latent_curvature"]
 
 
 def latent_curvature(model: LatentGaussian, x: Tensor, draw: Draw) -> list[Tensor]:
-    """Return h at a draw of the posterior, averaged over its samples, (B, n_l) a level."""
-    with torch.no_grad(), _running_averages(model):
+    """Return h at a draw of the posterior, averaged over its samples, (B, n_l) a level.
+
+    Batch normalization takes its running averages: derivatives must not move them.
+    """
+    with torch.no_grad(), evaluating(model):
         found = []
         for level, z in enumerate(draw.z, start=1):
             seen = _from_data(model, x, z) if level == 1 else _from_level(model, level - 1, z)
@@ -36,22 +39,6 @@ def latent_curvature(model: LatentGaussian, x: Tensor, draw: Draw) -> list[Tenso
             prior = model.priors[level - 1]
             found.append((here if prior is None else here + _from_prior(prior, z)).mean(0))
     return found
-
-
-@contextlib.contextmanager
-def _running_averages(model: LatentGaussian) -> Iterator[None]:
-    """Let batch normalization take its running averages, which derivatives must not update."""
-    trained = [
-        one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)
-        and one.training
-    ]  # fmt: skip
-    for one in trained:
-        one.eval()
-    try:
-        yield
-    finally:
-        for one in trained:
-            one.train()
 
 
 def _from_prior(prior: Prior, z: Tensor) -> Tensor:

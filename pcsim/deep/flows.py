@@ -187,7 +187,8 @@ class Flowed:
         """
         mean, log_variance = prior_chain(model, n_examples)
         for flow in flows:
-            flow.to(dtype=mean[0].dtype)
+            if next(flow.parameters()).dtype != mean[0].dtype:
+                flow.to(dtype=mean[0].dtype)
         return cls(mean, log_variance, flows, context)
 
     @property

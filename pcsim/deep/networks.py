@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ __all__ = [
     "ACTIVATIONS",
     "FullyConnected",
     "TwoStreams",
+    "evaluating",
     "glorot",
     "linear",
     "mixed",
@@ -135,6 +137,23 @@ class TwoStreams(nn.Module):
         """Map (..., n_first + n_second) to features (..., n_out), the first stream's first."""
         parts = zip(self.streams, x.split(self.sizes, -1), strict=True)
         return torch.cat([stream(part) for stream, part in parts], -1)
+
+
+@contextlib.contextmanager
+def evaluating(*parts: object) -> Iterator[None]:
+    """Hold modules in evaluation mode, in which batch normalization knows no batch.
+
+    What is not a module is passed over; every submodule returns to the mode it had.
+    """
+    modules = [one for part in parts if isinstance(part, nn.Module) for one in part.modules()]
+    before = [one.training for one in modules]
+    for one in modules:
+        one.training = False
+    try:
+        yield
+    finally:
+        for one, training in zip(modules, before, strict=True):
+            one.training = training
 
 
 def linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:

@@ -180,7 +180,7 @@ def arms(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what is trained: name -> the arm, its samples, whether it is a main one."""
     found: dict[str, dict[str, Any]] = {}
     for levels in (1, 2):
-        sizes = {"n_z": settings["n_z"][:levels], "widths": settings["widths"][:levels]}
+        sizes = shape(settings, levels)
         for kind in ("direct", "iterative"):
             # Two levels see errors, one level gradients, as in the thesis' configurations.
             encoding = "gradient" if levels == 1 else "error"
@@ -193,7 +193,7 @@ def arms(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             found[f"controls/{levels}/{name}"] = {
                 "arm": arm, "n_samples": settings["n_samples"], "longer": longer,
             }  # fmt: skip
-    sizes = {"n_z": settings["n_z"][:1], "widths": settings["widths"][:1]}
+    sizes = shape(settings, 1)
     for name in settings["encodings"]:
         encoding, with_x = ENCODINGS[name]
         for n in settings["iterations"]:
@@ -207,6 +207,18 @@ def arms(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def shape(settings: Mapping[str, Any], levels: int) -> dict[str, Any]:
+    """Return what the networks of all arms of so many levels share."""
+    found = {"n_z": settings["n_z"][:levels], "widths": settings["widths"][:levels]}
+    kind = settings["normalization"][levels - 1]
+    return found if kind is None else {**found, "normalization": kind}
+
+
+def learning(settings: Mapping[str, Any], levels: int) -> dict[str, Any]:
+    """Return how arms of so many levels learn."""
+    return {name: settings[name][levels - 1] for name in ("batch_size", "learning_rate")}
+
+
 def pieces(settings: Mapping[str, Any]) -> list[Piece]:
     """Return the arms, each in parts that follow one another, and the race on one of them."""
     out: list[Piece] = []
@@ -216,8 +228,7 @@ def pieces(settings: Mapping[str, Any]) -> list[Piece]:
         training = {
             "n_epochs": settings["n_epochs" if is_main else "minor_epochs"] * one.get("longer", 1),
             "n_samples": one["n_samples"],
-            "batch_size": settings["batch_size"],
-            "learning_rate": settings["learning_rate"],
+            **learning(settings, len(one["arm"]["n_z"])),
         }
         judged = {
             "n_test": settings["n_test"],
@@ -253,8 +264,7 @@ def race_pieces(settings: Mapping[str, Any]) -> list[Piece]:
     training = {
         # No longer than the iterative network's, by evaluations of the free energy.
         "n_epochs": settings["minor_epochs"] * (arm["n_iterations"] + 1), "patience": 10,
-        "batch_size": settings["batch_size"], "learning_rate": settings["learning_rate"],
-        "seed": seed,
+        "seed": seed, **learning(settings, 1),
     }  # fmt: skip
     need = f"{longest}/{seed}/{settings['parts']}"
     first = {"arm": arm, "training": training, "n_train": settings["minor_train"]}
@@ -379,14 +389,16 @@ FULL = {
     "seeds": 3, "minor_seeds": 1, "control_seeds": 3, "control_levels": (1, 2), "parts": 4,
     "n_z": (64, 32), "widths": ((512, 512), (256, 256)), "n_samples": 1, "n_train": 60_000,
     "n_epochs": 20, "minor_train": 10_000, "minor_epochs": 12, "n_test": 1_000,
-    "n_importance": 5_000, "n_minor_importance": 500, "n_gap": 200, "batch_size": 64,
-    "learning_rate": 5e-4, "iterations": (1, 2, 5, 10, 16), "encodings": tuple(ENCODINGS),
-    "samples": (1, 5, 10, 20), "n_raced": 300,
+    "n_importance": 5_000, "n_minor_importance": 500, "n_gap": 200, "batch_size": (64, 256),
+    "learning_rate": (5e-4, 2e-4), "normalization": (None, "batch"),
+    "iterations": (1, 2, 5, 10, 16), "encodings": tuple(ENCODINGS), "samples": (1, 5, 10, 20),
+    "n_raced": 300,
 }  # fmt: skip
+"""Of one level and of two, n_z and widths by level: two learn as in the released configurations."""
 GPU = {
     **FULL, "minor_seeds": 3, "parts": 10, "n_epochs": 1_000, "minor_train": 60_000,
     "minor_epochs": 200, "n_test": 10_000, "n_minor_importance": 5_000, "n_gap": 1_000,
-    "learning_rate": 2e-4,
+    "learning_rate": (2e-4, 2e-4),
 }  # fmt: skip
 
 EXPERIMENT = Experiment(
@@ -397,8 +409,8 @@ EXPERIMENT = Experiment(
             "seeds": 3, "minor_seeds": 1, "control_seeds": 1, "control_levels": (1,), "parts": 1,
             "n_z": (32, 16), "widths": ((256, 256), (128, 128)), "n_samples": 1, "n_train": 10_000,
             "n_epochs": 8, "minor_train": 5_000, "minor_epochs": 5, "n_test": 500,
-            "n_importance": 500, "n_minor_importance": 500, "n_gap": 50, "batch_size": 64,
-            "learning_rate": 1e-3, "iterations": (1, 5, 16),
+            "n_importance": 500, "n_minor_importance": 500, "n_gap": 50, "batch_size": (64, 64),
+            "learning_rate": (1e-3, 1e-3), "normalization": (None, None), "iterations": (1, 5, 16),
             "encodings": ("gradient", "gradient, x", "error", "error, x"),
             "samples": (1, 5, 20), "n_raced": 60,
         },

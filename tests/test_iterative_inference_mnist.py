@@ -54,6 +54,20 @@ def test_arms_differ_in_their_inference_alone(scale):
             assert (one.n_z, one.widths, one.link) == (other.n_z, other.widths, other.link)
 
 
+def test_each_number_of_levels_learns_by_its_own_settings():
+    settings = {**EXPERIMENT.scales["full"], "seeds": (0,)}
+    found = {}
+    for piece in EXPERIMENT.pieces(settings):
+        if piece.key != "race":
+            arm, training = piece.kwargs["arm"], piece.kwargs["training"]
+            own = (
+                training["batch_size"], training["learning_rate"], arm.get("normalization"),
+            )  # fmt: skip
+            found.setdefault(len(arm["n_z"]), set()).add(own)
+    # The released configuration of two levels: batch normalization, 256 images, 2e-4.
+    assert found == {1: {(64, 5e-4, None)}, 2: {(256, 2e-4, "batch")}}
+
+
 def test_controls_have_the_seeds_and_levels_that_are_asked_for():
     keys = {
         piece.key for piece in EXPERIMENT.pieces({**EXPERIMENT.scales["quick"], "seeds": (5, 6)})
@@ -77,6 +91,7 @@ def test_a_small_run_in_parts_leaves_its_tables_and_figure(digits, tmp_path):
         "n_test": 12, "n_importance": 8, "n_gap": 0, "iterations": (2,), "samples": (1,),
         "n_raced": 3, "control_seeds": 2, "control_levels": (1, 2), "n_z": (3, 2),
         "widths": ((6,), (5,)), "encodings": ("gradient, x", "error"),
+        "normalization": (None, "batch"), "batch_size": (64, 32),
     }  # fmt: skip
     run = run_experiment(
         EXPERIMENT, seeds=2, settings=changes, out=tmp_path / "run", workers=0

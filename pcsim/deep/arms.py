@@ -59,6 +59,8 @@ class Arm:
     """Hidden units of encoder and decoder, level 1 first."""
     link: str = "highway"
     """Of the inference networks; the decoder's is plain."""
+    normalization: str | None = None
+    """"batch", "layer" or None, of the inference networks and of the decoder."""
     normalise_x: bool = False
     """Whether a direct network sees layer-normalised data, as an iterative one does."""
     segregated: bool = False
@@ -74,7 +76,7 @@ class Arm:
         """Return a new model of `n_x` inputs and its inference; the seed gives their weights."""
         generator = generator_for("cpu", seed, 10)
         decoders = [
-            FullyConnected(n, hidden, generator=generator)
+            FullyConnected(n, hidden, normalization=self.normalization, generator=generator)
             for n, hidden in zip(self.n_z, self.widths, strict=True)
         ]
         model = LatentGaussian(n_x, self.n_z, output, decoders=decoders, generator=generator)
@@ -82,7 +84,8 @@ class Arm:
 
     def _inference(self, model: LatentGaussian, generator: torch.Generator) -> Inference:
         network: dict[str, Any] = {
-            "widths": self.widths, "link": self.link, "generator": generator
+            "widths": self.widths, "link": self.link, "normalization": self.normalization,
+            "generator": generator,
         }  # fmt: skip
         if self.inference == "ladder":
             return Ladder(model, **network)

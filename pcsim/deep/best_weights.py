@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsim.deep.checkpoint import load_checkpoint, load_module
 from pcsim.deep.inference import Inference
@@ -15,7 +15,7 @@ from pcsim.deep.run_identity import check_restored
 from pcsim.deep.training_step import TrainingStep
 from pcsim.messages import refusal
 
-__all__ = ["BEST", "LAST", "best_epoch", "best_so_far", "restore", "score"]
+__all__ = ["BEST", "LAST", "best_epoch", "best_so_far", "restore", "restore_modules", "score"]
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -87,12 +87,19 @@ def restore(model: LatentGaussian, inference: Inference, folder: str | Path) -> 
         If there is no such run, its best weights are missing, or its modules were built with other
         settings (an output, an activation ...) or sizes.
     """
-    where = f"restore {folder}"
+    parts = {"model": model, "inference": inference}
+    return restore_modules(f"restore {folder}", TrainingStep(model, inference), parts, folder)
+
+
+def restore_modules(
+    where: str, step: nn.Module, parts: Mapping[str, Any], folder: str | Path
+) -> dict[str, Any]:
+    """Give what a run trained as one module its weights; `parts` are compared by name."""
     tensors, record = _left(where, Path(folder))
-    check_restored(where, record.get("identity"), {"model": model, "inference": inference})
+    check_restored(where, record.get("identity"), parts)
     # What an estimator remembers is of use to training alone.
     tensors = {n: v for n, v in tensors.items() if not n.startswith("step.estimator.")}
-    load_module(where, TrainingStep(model, inference), tensors, "step.")
+    load_module(where, step, tensors, "step.")
     return record
 
 

@@ -14,7 +14,7 @@ from torch import distributed as dist
 
 from pcsim.messages import refusal
 
-__all__ = ["Workers", "workers"]
+__all__ = ["Workers", "share_of", "workers"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class Workers:
             dist.all_reduce(value)
             value /= self.count
         return value
+
+    def same(self, value: Tensor) -> None:
+        """Give every process, in place, what the first one has."""
+        if self.count > 1:
+            dist.broadcast(value.detach(), 0)
 
     def wait(self) -> None:
         """Let every process come to here."""
@@ -101,3 +106,12 @@ def find_device(name: str) -> torch.device:
         advice = "Take device='auto'."
         raise ValueError(refusal("train", f"device {name!r}", f"one of {', '.join(here)}", advice))
     return device
+
+
+def share_of(batch_size: int, group: Workers) -> int:
+    """Return the examples of a batch that each process takes."""
+    if batch_size % group.count:
+        found = f"batches of {batch_size} for {group.count} processes"
+        advice = "Choose a multiple of the number of processes."
+        raise ValueError(refusal("train", found, "equal shares", advice))
+    return batch_size // group.count

@@ -18,7 +18,8 @@ from pcsim.deep.distributed import find_device
 from pcsim.deep.estimators import ScoreFunction
 from pcsim.deep.inference import Evaluation, Inference, check_rows
 from pcsim.deep.latent_gaussian import LatentGaussian
-from pcsim.deep.training import Prepare, Trained
+from pcsim.deep.training import Prepare
+from pcsim.deep.training_run import Trained
 from pcsim.deep.training_settings import TrainingSettings
 from pcsim.deep.training_step import (
     CHECK_EVERY,

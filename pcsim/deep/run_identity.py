@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcsim.deep.training_settings import TrainingSettings
 from pcsim.messages import refusal
 from pcsim.storage import to_plain
 
@@ -111,9 +110,9 @@ def plain_text(value: Any) -> str:
     return repr(value) if plain else type(value).__qualname__
 
 
-def check_same(where: str, saved: Any, settings: TrainingSettings) -> None:
-    """Refuse to go on with a run of other settings."""
-    own: dict[str, Any] = to_plain(settings.record())
+def check_same(where: str, saved: Any, record: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run of other settings than those on record."""
+    own: dict[str, Any] = to_plain(dict(record))
     if saved != own:
         raise ValueError(_different(where, saved if isinstance(saved, dict) else {}, own))
 

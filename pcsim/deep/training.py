@@ -6,31 +6,23 @@ number of the step, so a run that was stopped goes on to the same curve, bit for
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pcsim.deep.best_weights import BEST, LAST, best_epoch, best_so_far, restore, score
-from pcsim.deep.checkpoint import (
-    load_checkpoint,
-    load_module,
-    optimiser_tensors,
-    restore_optimiser,
-    save_checkpoint,
-)
-from pcsim.deep.distributed import Workers, workers
+from pcsim.deep.best_weights import restore
+from pcsim.deep.distributed import Workers, share_of, workers
 from pcsim.deep.inference import Evaluation, Inference, check_rows, infer
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.objective import KLConstraint
-from pcsim.deep.run_identity import check_fixed, check_identity, check_same, run_identity
-from pcsim.deep.training_progress import Report, silent, training_progress
+from pcsim.deep.run_identity import run_identity
+from pcsim.deep.training_run import Trained, TrainingRun
 from pcsim.deep.training_settings import TrainingSettings
 from pcsim.deep.training_step import (
     CHECK_EVERY,
@@ -43,25 +35,10 @@ from pcsim.deep.training_step import (
     shuffled,
     torch_settings,
 )
-from pcsim.messages import refusal
 
 __all__ = ["Trained", "TrainingSettings", "restore", "train"]
 
 Prepare = Callable[[Tensor, torch.Generator], Tensor]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training run did; the modules given to it hold the result."""
-
-    history: list[dict[str, Any]]
-    """A record an epoch: "epoch", "train" and "validation" free energy in nats an example."""
-    stopped_early: bool
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """The record of the lowest validation (without one: training) free energy."""
-        return min(self.history, key=score)
 
 
 def train(
@@ -119,17 +96,13 @@ def train(
     with workers(settings.device) as group, torch_settings(settings):
         run = Run(model, inference, x, validation, prepare, settings, group, folder)
         run.check_data()
-        run.resume()
-        quiet = not (progress and group.leads)
-        shown = contextlib.nullcontext(silent)
-        n_done = len(run.history)
-        with shown if quiet else training_progress(settings.n_epochs, n_done) as report:
-            run.finish(report, after_epoch)
-        return Trained(run.history, run.is_stuck())
+        return run.run(after_epoch, progress=progress)
 
 
-class Run:
-    """A training run: modules, optimiser and what is known of the epochs so far."""
+class Run(TrainingRun):
+    """Epochs of a model and its inference."""
+
+    step: TrainingStep
 
     def __init__(
         self,
@@ -145,27 +118,27 @@ class Run:
         self.settings, self.group, self.prepare = settings, group, prepare
         self.dtype = torch.float64 if settings.precision == "float64" else torch.float32
         parts = {"model": model, "inference": inference, "estimator": settings.estimator}
-        self.identity = None if folder is None else run_identity(parts, x, validation, prepare)
+        identity = None if folder is None else run_identity(parts, x, validation, prepare)
         # A copy: what an estimator remembers is of one run, and settings are used for many.
         estimator = copy.deepcopy(settings.estimator)
-        self.step = TrainingStep(model, inference, estimator).to(group.device, self.dtype)
+        step = TrainingStep(model, inference, estimator).to(group.device, self.dtype)
         self.x = x.to(group.device)
         self.validation = None if validation is None else validation.to(group.device)
         self.batch_size = share_of(min(settings.batch_size, len(x)), group)
         if settings.compile:
-            for module in self.step.modules():
+            for module in step.modules():
                 if isinstance(module, FullyConnected):
                     module.compile()
-        self.parts = parameter_groups("train", self.step)
+        self.parts = parameter_groups("train", step)
         groups = [{"params": part} for part in self.parts]
         self.optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
-        self.shared = group.shared(self.step)
-        self.folder = None if folder is None else Path(folder)
-        self.history: list[dict[str, Any]] = []
+        optimisers = {"optimiser.": self.optimiser}
+        super().__init__(
+            "train", step, optimisers, settings, group, folder=folder, identity=identity
+        )
+        self.shared = group.shared(step)
         target = settings.kl_target
         self.constraint = None if target is None else KLConstraint(target=target)
-        self.best: dict[str, Tensor] | None = None
-        self.best_epoch: int | None = None
         self.first: Tensor | None = None
 
     def check_data(self) -> None:
@@ -176,21 +149,6 @@ class Run:
                 check_prepared(
                     where, self.step.model, data, lambda rows: self.batch(rows, generator)
                 )
-
-    def finish(self, report: Report, after_epoch: Callable[[int], None] | None = None) -> None:
-        """Run the epochs that are missing."""
-        while len(self.history) < self.settings.n_epochs and not self.is_stuck():
-            epoch = len(self.history)
-            record = {"epoch": epoch, "train": self.learn(epoch), "validation": self.judge()}
-            self.history.append(record)
-            self.keep()
-            report(record)
-            if after_epoch is not None:
-                self.step.eval()
-                after_epoch(len(self.history))
-        if self.settings.patience is not None and self.best is not None:
-            load_module("train", self.step, self.best, "step.")
-        self.step.eval()
 
     def learn(self, epoch: int) -> float:
         """Go once through the data; return the mean free energy met on the way."""
@@ -278,77 +236,13 @@ class Run:
             total += float(inferred.trace[-1].double().sum())
         return total / len(self.validation)
 
-    def is_stuck(self) -> bool:
-        """Whether the last `patience` epochs brought nothing better."""
-        patience = self.settings.patience
-        if patience is None or not self.history:
-            return False
-        best = min(range(len(self.history)), key=lambda epoch: score(self.history[epoch]))
-        return len(self.history) - 1 - best >= patience
+    def further(self) -> dict[str, Any]:
+        """Return the multiplier of the divergence, which is learned too."""
+        held = self.constraint
+        return {} if held is None else {"log_multiplier": held.log_multiplier}
 
-    def keep(self) -> None:
-        """Write the checkpoint if it is due, and remember the best weights."""
-        settings, n_done = self.settings, len(self.history)
-        is_best = settings.patience is not None and best_epoch(self.history) == n_done - 1
-        if is_best:
-            state = self.step.state_dict()
-            self.best = {f"step.{name}": one.detach().cpu().clone() for name, one in state.items()}
-            self.best_epoch = n_done - 1
-        is_last = n_done == settings.n_epochs or self.is_stuck()
-        # The last before the best, so that the best is never of an epoch that the run forgot.
-        if is_last or is_best or n_done % settings.checkpoint_every == 0:
-            self.write(LAST)
-        if is_best:
-            self.write(BEST)
-        self.group.wait()
-
-    def write(self, name: str) -> None:
-        """Write a checkpoint, if there is a folder and this process leads."""
-        if self.folder is None or not self.group.leads:
-            return
-        record: dict[str, Any] = {"settings": self.settings.record(), "history": self.history}
-        record |= {"identity": self.identity, "best_epoch": self.best_epoch}
-        if self.constraint is not None:
-            record["log_multiplier"] = self.constraint.log_multiplier
-        tensors = {f"step.{name}": one for name, one in self.step.state_dict().items()}
-        if name == LAST:
-            tensors |= optimiser_tensors(self.optimiser, "optimiser.")
-        save_checkpoint(self.folder / name, tensors, record)
-
-    def resume(self) -> None:
-        """Take up the run that the folder holds, if it holds one."""
-        if self.folder is None or not (self.folder / LAST).exists():
-            return
-        where = f"train in {self.folder}"
-        tensors, record = load_checkpoint(self.folder / LAST)
-        check_same(where, record.get("settings"), self.settings)
-        if self.identity is not None:
-            check_identity(where, record.get("identity"), self.identity)
-        check_fixed(where, self.step, tensors, "step.")
-        if self.settings.patience is not None:
-            self.best = best_so_far(where, self.folder, (tensors, record))
-            self.best_epoch = best_epoch(record["history"])
-        load_module(where, self.step, tensors, "step.")
-        restore_optimiser(where, self.optimiser, tensors, "optimiser.")
-        self.history = list(record["history"])
+    def take(self, record: Mapping[str, Any]) -> None:
+        """Take the multiplier back."""
         if self.constraint is not None:
             multiplier = float(record["log_multiplier"])
             self.constraint = replace(self.constraint, log_multiplier=multiplier)
-        if record.get("best_epoch", "unknown") != self.best_epoch:
-            self.mark_patience()
-        self.group.wait()
-
-    def mark_patience(self) -> None:
-        """Write down that patience began or ended, which says what weights the run is to leave."""
-        if self.best_epoch == len(self.history) - 1:
-            self.write(BEST)
-        self.write(LAST)
-
-
-def share_of(batch_size: int, group: Workers) -> int:
-    """Return the examples of a batch that each process takes."""
-    if batch_size % group.count:
-        found = f"batches of {batch_size} for {group.count} processes"
-        advice = "Choose a multiple of the number of processes."
-        raise ValueError(refusal("train", found, "equal shares", advice))
-    return batch_size // group.count

@@ -14,7 +14,7 @@ from torch import nn
 from pcsim import catalog
 from pcsim.deep.pc_comparison import Change, Lesson, Networks, change_weights, error_rate, train
 from pcsim.deep.pc_descent import GradientDescent
-from pcsim.deep.pc_energy import CrossEntropy
+from pcsim.deep.pc_energy import CrossEntropy, SquaredError
 from pcsim.deep.pc_hybrid import guess
 from pcsim.deep.pc_learning import proximal_step
 from pcsim.deep.pc_lessons import Images
@@ -23,13 +23,16 @@ from pcsim.deep.pc_replicas import Replicas, Settling
 from pcsim.deep.pc_trace import predictive_coding
 from pcsim.experiment import run_experiment
 
+PROXIMAL = (("squared", SquaredError), ("cross_entropy", CrossEntropy))
 TINY = PerceptionSettings(sizes=(3, 5, 4, 6), n_train=10, n_test=10)
 
 
-def test_a_proximal_change_is_that_of_the_library(rng):
-    """Without inference, so that both find the share of the output's target at one place."""
+@pytest.mark.parametrize("n_steps", [0, 1, 20])
+@pytest.mark.parametrize(("loss", "energy"), PROXIMAL)
+def test_a_proximal_change_is_that_of_the_library(rng, loss, energy, n_steps):
+    """Both weaken the output's error by one share, while activities settle and in the change."""
     networks = Networks(
-        sizes=(5, 4, 3), seeds=(1,), rates=(2.5,), activation="relu", loss="cross_entropy",
+        sizes=(5, 4, 6, 3), seeds=(1,), rates=(0.25,), activation="tanh", loss=loss,
         init="default", bias=True,
     )  # fmt: skip
     net, rates = networks.build()
@@ -39,20 +42,26 @@ def test_a_proximal_change_is_that_of_the_library(rng):
         net.activation,
         net.loss,
     )
-    layers = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double()
-    for k, layer in enumerate((layers[0], layers[2])):
+    layers = nn.Sequential(
+        nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)
+    ).double()
+    for k, layer in enumerate(layers[::2]):
         layer.weight.data.copy_(net.weights[k][0])
         layer.bias.data.copy_(net.biases[k][0, 0])
-    x = torch.as_tensor(rng.random((1, 1, 5)))
-    y = torch.eye(3, dtype=torch.float64)[:1][None]
-    change = Change(settling=Settling(n_steps=0), optimiser="proximal")
+    x = torch.as_tensor(rng.random((1, 7, 5)))
+    y = torch.as_tensor(rng.dirichlet(np.ones(3), size=(1, 7)))
+    change = Change(settling=Settling(n_steps=n_steps, step=0.2), optimiser="proximal")
+    before = [one.clone() for one in net.parameters]
     change_weights(net, change, rates.double())(x, y)
-    general = predictive_coding(layers, cut="before_activation", output=CrossEntropy())
-    held = {"input": x[0], "output": y[0]}
-    proximal_step(general, held, GradientDescent(n_steps=0), rate=2.5, epsilon=0.25)
-    for k, layer in enumerate((layers[0], layers[2])):
+    general = predictive_coding(layers, cut="before_activation", output=energy())
+    method = GradientDescent(n_steps=n_steps, step=0.2)
+    proximal_step(general, {"input": x[0], "output": y[0]}, method, rate=0.25, epsilon=0.25)
+    for k, layer in enumerate(layers[::2]):
         torch.testing.assert_close(layer.weight.data, net.weights[k][0], rtol=0, atol=1e-12)
         torch.testing.assert_close(layer.bias.data, net.biases[k][0, 0], rtol=0, atol=1e-12)
+    moves = [float((p - q).abs().max()) for p, q in zip(net.parameters, before, strict=True)]
+    n_moved = min(n_steps, 2) + 1  # the news from the output climbs down one layer a step
+    assert [move > 1e-6 for move in moves] == 2 * [k >= 3 - n_moved for k in range(3)]
 
 
 def test_one_linear_layer_taught_one_image_at_an_endless_rate_knows_it(rng):

@@ -95,15 +95,15 @@ def test_parameters_are_shared_and_the_copy_is_independent(rng):
     assert not torch.equal(twin(x), net(x))
 
 
-@pytest.mark.parametrize(
-    "energy",
-    [
-        SquaredError(4.0),
-        SquaredError(torch.tensor([0.7, 4.0, 2.0], dtype=torch.float64), learnable=True),
-        CrossEntropy(0.7),
-        BinaryCrossEntropy(0.7),
-    ],
-)
+ENERGIES = [
+    SquaredError(4.0),
+    SquaredError(torch.tensor([0.7, 4.0, 2.0], dtype=torch.float64), learnable=True),
+    CrossEntropy(0.7),
+    BinaryCrossEntropy(0.7),
+]
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
 def test_weighted_error_and_curvature_are_derivatives(rng, energy):
     energy = energy.double()
     # Targets that do not sum to 1, so that their sum is seen.
@@ -115,6 +115,18 @@ def test_weighted_error_and_curvature_are_derivatives(rng, energy):
     if slope.requires_grad:
         (bent,) = torch.autograd.grad(slope, prediction, direction)
         torch.testing.assert_close(energy.curvature(direction, prediction, state), bent)
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_a_scaled_energy_has_scaled_slopes_and_leaves_the_first_alone(rng, energy):
+    energy = energy.double()
+    state, prediction = torch.softmax(tensor(rng, 2, 3), 1), tensor(rng, 2, 3).requires_grad_()
+    (slope,) = torch.autograd.grad(energy(state, prediction).sum(), prediction)
+    (scaled,) = torch.autograd.grad(energy.scaled(0.3)(state, prediction).sum(), prediction)
+    torch.testing.assert_close(scaled, 0.3 * slope)
+    (again,) = torch.autograd.grad(energy(state, prediction).sum(), prediction)
+    assert torch.equal(again, slope)
+    assert not list(energy.scaled(0.3).parameters())
 
 
 def test_energies_are_densities(rng):

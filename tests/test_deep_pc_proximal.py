@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from pc_cases import filled, tensor
@@ -10,9 +12,10 @@ from torch.nn import functional
 
 from pcsim.deep.pc_clamp import Masked
 from pcsim.deep.pc_energy import SquaredError
-from pcsim.deep.pc_inference import GradientDescent
+from pcsim.deep.pc_inference import GradientDescent, infer
 from pcsim.deep.pc_learning import backprop_step, proximal_step
 from pcsim.deep.pc_network import Node, PCNetwork
+from pcsim.deep.pc_newton import Exact
 from pcsim.deep.pc_trace import predictive_coding
 
 
@@ -126,6 +129,49 @@ def test_a_layer_of_two_nodes_is_divided_by_both_norms(rng):
     proximal_step(network, clamp, GradientDescent(), rate=1e12, epsilon=0.0)
     expected = before + error.T @ direction / direction.square().sum()
     torch.testing.assert_close(layer.weight.detach(), expected)
+
+
+@pytest.mark.parametrize("precision", [4.0, (0.7, 4.0, 2.5)])
+def test_what_settles_feels_only_a_share_of_the_output(rng, precision):
+    # Linear and one example: where (z - V x) .7 = W' S P (y - W z), in closed form.
+    net = filled(nn.Sequential(nn.Linear(4, 5, bias=False), nn.Linear(5, 3, bias=False)), rng)
+    weigh = torch.tensor(precision).double()
+    network = predictive_coding(net, energies={"_0": SquaredError(0.7)}, output=SquaredError(weigh))
+    x, y = tensor(rng, 1, 4), tensor(rng, 1, 3)
+    v, w = (layer.weight.detach().clone() for layer in net)
+    reach = 0.3 * weigh * ((x @ v.T).square().sum() + 0.1)
+    share = (reach / (1 + reach)).expand(3)
+    pull = w.T @ torch.diag(share * weigh)
+    matrix = 0.7 * torch.eye(5).double() + pull @ w
+    z = torch.linalg.solve(matrix, 0.7 * v @ x[0] + pull @ y[0])
+    settled = proximal_step(network, {"input": x, "output": y}, Exact(), rate=0.3, epsilon=0.1)
+    torch.testing.assert_close(settled.states["_0"][0], z)
+    torch.testing.assert_close(settled.states["output"], y)
+    moved = (z - v @ x[0])[:, None] * x / (x.square().sum() + 0.1)
+    torch.testing.assert_close(net[0].weight.detach() - v, moved)
+    moved = (share * (y[0] - w @ z))[:, None] * z / (z.square().sum() + 0.1)
+    torch.testing.assert_close(net[1].weight.detach() - w, moved)
+    missed = 0.7 * (z - v @ x[0]).square().sum() + (weigh * (y[0] - w @ z).square()).sum()
+    constant = 5 * math.log(0.7) + weigh.log().expand(3).sum()
+    torch.testing.assert_close(settled.energy[0], 0.5 * (missed - constant))
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+def test_a_proximal_step_that_diverges_leaves_the_network_as_it_was(rng, learnable):
+    energy = SquaredError(4.0, learnable=learnable)
+    net = filled(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), rng)
+    network = predictive_coding(net, output=energy).double()
+    clamp = {"input": tensor(rng, 2, 4), "output": tensor(rng, 2, 3)}
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    start = infer(network, clamp, GradientDescent(n_steps=0)).energy
+    with pytest.raises(RuntimeError, match="not finite"):
+        proximal_step(network, clamp, GradientDescent(n_steps=500, step=1e9), rate=1.0)
+    assert network.nodes["output"].energy is energy
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    torch.testing.assert_close(infer(network, clamp, GradientDescent(n_steps=0)).energy, start)
+    proximal_step(network, clamp, GradientDescent(), rate=1.0)
+    kept = [name for name, old in before.items() if torch.equal(network.state_dict()[name], old)]
+    assert kept == [name for name in before if "log_precision" in name]
 
 
 def test_proximal_refuses_what_has_no_norm(rng, refused):

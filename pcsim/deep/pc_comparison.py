@@ -172,10 +172,10 @@ def proximal(net: Replicas, change: Change, rates: Tensor, x: Tensor, y: Tensor)
 
     With :math:`n_l` the mean squared norm of what enters layer l (a bias counts 1) plus epsilon,
     slopes are divided by :math:`n_l`, and the output's error is multiplied by
-    :math:`n_L\alpha/(1 + n_L\alpha)`, :math:`n_L` at the feedforward start and :math:`\alpha` the
-    learning rate. With backpropagated errors this is the control BP-prox.
-    `pc_learning.proximal_step`, for one network of any kind, moves the target instead of weakening
-    the output's error; the two agree while the output's prediction stays where it started.
+    :math:`n_L\alpha/(1 + n_L\alpha)` during inference and in the change, :math:`n_L` at the
+    feedforward start and :math:`\alpha` the learning rate. With backpropagated errors this is the
+    control BP-prox. `pc_learning.proximal_step` is the same rule for one network of any kind, at
+    any precisions.
 
     References
     ----------

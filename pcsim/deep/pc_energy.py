@@ -6,7 +6,7 @@ without the terms that depend on neither of them nor on a parameter.
 
 from __future__ import annotations
 
-from typing import Protocol, final
+from typing import Protocol, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ class Energy(Protocol):
 
     def mean(self, prediction: Tensor) -> Tensor:
         """Return the activity that is expected."""
+
+    def scaled(self, factor: Tensor | float) -> Self:
+        """Return a new energy whose precision is this one's times a factor, and fixed."""
 
 
 @final
@@ -121,6 +124,10 @@ class SquaredError(nn.Module):
         """Return the prediction itself."""
         return prediction
 
+    def scaled(self, factor: Tensor | float) -> SquaredError:
+        """Return a new energy with this precision times a number, or one a unit; not learned."""
+        return SquaredError(self.precision * factor)
+
 
 @final
 class CrossEntropy(nn.Module):
@@ -167,6 +174,10 @@ class CrossEntropy(nn.Module):
         """Return the softmax of the logits."""
         return functional.softmax(prediction, dim=1)
 
+    def scaled(self, factor: Tensor | float) -> CrossEntropy:
+        """Return a new energy with this weight times a number."""
+        return CrossEntropy(self.weight * float(factor))
+
 
 @final
 class BinaryCrossEntropy(nn.Module):
@@ -204,3 +215,7 @@ class BinaryCrossEntropy(nn.Module):
     def mean(self, prediction: Tensor) -> Tensor:
         """Return the probabilities."""
         return prediction.sigmoid()
+
+    def scaled(self, factor: Tensor | float) -> BinaryCrossEntropy:
+        """Return a new energy with this weight times a number."""
+        return BinaryCrossEntropy(self.weight * float(factor))

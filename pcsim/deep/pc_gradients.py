@@ -71,7 +71,7 @@ def local_gradients(
     network: PCNetwork,
     states: Mapping[str, Tensor],
     *,
-    weighted: bool = True,
+    factors: Mapping[str, Tensor | float] | None = None,
     idle: Collection[str] = (),
 ) -> Gradients:
     r"""Return the same derivatives by local rules: weighted error times presynaptic rate.
@@ -88,9 +88,9 @@ def local_gradients(
     ----------
     states
         As in `energy_gradients`.
-    weighted
-        Whether errors count by their precision. Without it :math:`\xi` is the bare error: what
-        meets an error and not what lowers the energy (see `proximal_step`).
+    factors
+        Node -> what its :math:`\xi` is multiplied by, where not by 1. One over its precision
+        leaves the bare error: what meets an error and not what lowers the energy.
     idle
         As in `energy_gradients`.
     """
@@ -99,10 +99,11 @@ def local_gradients(
         name: torch.zeros_like(parameter) for name, parameter in trainable(network).items()
     }
     held = {name: state.detach() for name, state in states.items()}
+    factors = factors or {}
     for name, node in network.nodes.items():
         if name in idle:
             continue
-        for parameter, gradient in node_rules(network, node, held, weighted=weighted):
+        for parameter, gradient in node_rules(network, node, held, factors.get(name, 1.0)):
             if id(parameter) in names:
                 found[names[id(parameter)]] += gradient
         log_precision = getattr(node.energy, "log_precision", None)
@@ -114,7 +115,7 @@ def local_gradients(
 
 
 def node_rules(
-    network: PCNetwork, node: Node, states: States, *, weighted: bool
+    network: PCNetwork, node: Node, states: States, factor: Tensor | float
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Yield the parameters of one node's prediction and their derivatives."""
     heard: list[tuple[nn.Module, Tensor, GradientEdge]] = []
@@ -137,8 +138,7 @@ def node_rules(
     if not prediction.requires_grad:
         return
     n = len(states[node.name])
-    error = node.energy.weighted_error(states[node.name], prediction.detach())
-    error = (error if weighted else error / precision_of(node)) / n
+    error = factor * node.energy.weighted_error(states[node.name], prediction.detach()) / n
     error = error.sum_to_size(prediction.shape)
     ruled = {id(p) for layer, _, _ in heard for p in own_parameters(layer) or ()}
     others = [p for p in parameters_of(network, node) if p.requires_grad and id(p) not in ruled]

@@ -128,6 +128,7 @@ def hybrid_step(
     *,
     optimisers: tuple[Optimizer, Optimizer],
     presynaptic: str = "guess",
+    record: bool = False,
 ) -> Settled:
     """Start at the guess, settle, and teach both networks what was settled on.
 
@@ -137,12 +138,17 @@ def hybrid_step(
         The generative network, and a network over the same nodes from the data.
     optimisers
         Of the network and of the amortizer.
+    presynaptic
+        As in `amortized_gradients`.
+    record
+        As in `infer`.
 
     References
     ----------
     Tschantz, Millidge, Seth, Buckley (2023), https://doi.org/10.1371/journal.pcbi.1011280
     """
-    settled = infer(network, clamp, method, initial=guess(amortizer, clamp))
+    begin = guess(amortizer, clamp)
+    settled = infer(network, clamp, method, initial=begin, record=record)
     gradients = amortized_gradients(amortizer, settled.states, presynaptic)
     learn(network, settled.states, optimisers[0], idle=settled.idle)
     apply(trainable(amortizer), gradients, optimisers[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -169,18 +170,20 @@ def proximal_step(
     positions at which a layer is used: one in a plain network, each patch of a convolution, each
     place of a sequence, and every call of a layer that several nodes share. As :math:`n` is at
     least the largest curvature of half the squared error by the weights, the step never makes the
-    error behind a layer larger. The held output is moved only part of the way from its prediction
-    :math:`p` to the target :math:`y`, :math:`p + (y - p)\, n\Pi\alpha/(1 + n\Pi\alpha)`, with
-    :math:`n` of the last layer behind it at the feedforward start, :math:`\Pi` the precision of the
-    output (or the weight of its cross-entropy) and :math:`\alpha` the learning `rate`. With one
-    layer, one example and :math:`\epsilon = 0` that is the lowest point of
-    :math:`F + |\Delta W|^2 / 2\alpha`. (The paper has precisions of 1; the authors' code renews
-    :math:`n` and the output at every step.)
-    Only layers with a local rule move (`has_rule`); precisions and other layers stay.
+    error behind a layer larger.
 
-    `pc_comparison.proximal` is another reading of the paper, for many networks at once: it leaves
-    the target where it is and weakens the error of the output by the same share during inference.
-    The two agree while the output's prediction is that of the feedforward start.
+    The output's error counts only by a share :math:`s = n\Pi\alpha/(1 + n\Pi\alpha)`, with
+    :math:`n` of the last layer behind it at the feedforward start, :math:`\Pi` the precision of the
+    output (or the weight of its cross-entropy) and :math:`\alpha` the learning `rate`. Inference
+    has :math:`s\Pi` in place of :math:`\Pi`; the step, without precisions, has
+    :math:`\delta = s\,(y - p)` from the settled prediction :math:`p`. With one layer, one example
+    and :math:`\epsilon = 0` nothing settles, and the step ends at the lowest point of
+    :math:`F + |\Delta W|^2 / 2\alpha`, which is :math:`\Delta W = s\,(y - p)\,r^\top / n`: the
+    precision is in :math:`s` alone. `pc_comparison.proximal` is the same rule for many networks at
+    precision 1. (The paper has precisions of 1; the authors' code renews :math:`n` and the output
+    at every step.)
+
+    Only layers with a local rule move (`has_rule`); precisions and other layers stay.
 
     Parameters
     ----------
@@ -191,21 +194,44 @@ def proximal_step(
     optimiser
         If given, it takes the normalised gradients (IL-prox-Adam).
 
+    Returns
+    -------
+    Settled
+        What the weights were changed at; its energy is that of `network`.
+
     References
     ----------
     Alonso et al. (2022), https://arxiv.org/abs/2206.00164; the authors' code.
     """
     check_number("proximal_step", "rate", rate, positive=True)
     check_number("proximal_step", "epsilon", epsilon, low=0.0)
+    last, share = network.outputs[0], output_share(network, clamp, rate, epsilon)
+    softer = network.with_energy(last, network.nodes[last].energy.scaled(share))
+    settled = infer(softer, clamp, method)
+    with torch.no_grad():
+        energy = network.energy(settled.states, idle=settled.idle)
+    factors = {name: 1.0 / precision_of(node) for name, node in network.nodes.items()}
+    factors[last] = share * factors[last]
+    gradients = local_gradients(network, settled.states, factors=factors)
+    sizes = parameter_norms(presynaptic_norms(network, settled.states), epsilon)
+    normalised = {
+        name: gradients[name] / sizes[id(parameter)]
+        for name, parameter in trainable(network).items()
+        if id(parameter) in sizes
+    }
+    apply(trainable(network), normalised, optimiser)
+    return replace(settled, energy=energy)
+
+
+def output_share(network: PCNetwork, clamp: Clamp, rate: float, epsilon: float) -> Tensor | float:
+    """Return what a proximal step multiplies the output's error by: one number, or one a unit."""
     last = network.outputs[0]
-    target = clamp.get(last)
-    whole = all(isinstance(clamp.get(name), Tensor) for name in network.inputs)
-    if not isinstance(target, Tensor) or not whole:
+    whole = all(isinstance(clamp.get(name), Tensor) for name in (*network.inputs, last))
+    if not whole:
         found = f"a clamp of {sorted(clamp)}"
         raise ValueError(refusal("proximal_step", found, "whole inputs and the whole output"))
-    inputs = {name: cast(Tensor, clamp[name]) for name in network.inputs}
     with torch.no_grad():
-        guess = network.feedforward(inputs)
+        guess = network.feedforward({name: cast(Tensor, clamp[name]) for name in network.inputs})
     calls = presynaptic_norms(network, guess)
     behind = [layer for name, layer, _ in calls if name == last]
     if not behind:
@@ -214,18 +240,7 @@ def proximal_step(
         raise ValueError(refusal("proximal_step", found, "a linear layer there", advice))
     norm = parameter_norms(calls, epsilon)[id(behind[-1].weight)]
     reach = norm * rate * precision_of(network.nodes[last])
-    share = reach / (1 + reach)
-    softer = guess[last] + share * (target - guess[last])
-    settled = infer(network, {**clamp, last: softer}, method)
-    gradients = local_gradients(network, settled.states, weighted=False)
-    sizes = parameter_norms(presynaptic_norms(network, settled.states), epsilon)
-    normalised = {
-        name: gradients[name] / sizes[id(parameter)]
-        for name, parameter in trainable(network).items()
-        if id(parameter) in sizes
-    }
-    apply(trainable(network), normalised, optimiser)
-    return settled
+    return reach / (1 + reach)
 
 
 def apply(parameters: dict[str, Tensor], gradients: Gradients, optimiser: Optimizer | None) -> None:

@@ -7,7 +7,7 @@ image, a generative network the image from the label; both are the same object.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast, final
 
 from torch import Tensor, nn
@@ -124,6 +124,14 @@ class PCNetwork(nn.Module):
         """Refuse a name that is not a node."""
         if name not in self.nodes and name not in self.inputs:
             raise unknown_name(where, "node", name, self.names)
+
+    def with_energy(self, name: str, energy: Energy) -> PCNetwork:
+        """Return a network of the same nodes and modules, but for the energy of one node."""
+        nodes = [
+            replace(node, energy=energy) if node.name == name else node
+            for node in self.nodes.values()
+        ]
+        return PCNetwork(self.inputs, nodes, body=self.body, outputs=self.outputs)
 
     def predict(self, name: str, states: Mapping[str, Tensor]) -> Tensor:
         """Return the prediction of one node, (batch, ...); of a root with a prior, (1, ...)."""

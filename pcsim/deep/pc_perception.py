@@ -1,14 +1,14 @@
 """Perception by a generative network, by an amortized one, and by both (hybrid predictive coding).
 
 A generative network predicts the image from the label; to classify, the image is held and the label
-inferred. An amortized network guesses all activities from the image; it learns towards those that
-inference ends at, each layer by its own error. Hybrid inference starts at the guess.
+inferred. An amortized network over the same nodes guesses all activities from the image. Hybrid
+inference starts at the guess and teaches it (`pc_hybrid`); plain inference starts at random.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pcsim.deep.pc_descent import GradientDescent
+from pcsim.deep.pc_hybrid import guess, hybrid_step
 from pcsim.deep.pc_inference import infer
 from pcsim.deep.pc_learning import learn as change_weights
 from pcsim.deep.pc_network import Node, PCNetwork, States
@@ -95,6 +96,9 @@ class Answer:
 class Perception:
     """A generative network, an amortized one and their optimisers.
 
+    Both are chains over the nodes ``"label"``, ``"h1"``, ... and ``"image"``, in the two
+    directions. Only hybrid inference changes the amortized network.
+
     Parameters
     ----------
     settings
@@ -109,71 +113,49 @@ class Perception:
         self.settings, self.start = settings, check_choice("Perception", "start", start, STARTS)
         self.rng = torch.Generator().manual_seed(seed)
         sizes = settings.sizes
-        self.names = ("label", *(f"h{k}" for k in range(1, len(sizes) - 1)), "image")
-        down = stack(sizes, self.rng)
-        nodes = [
-            Node(name, (parent,), layer)
-            for parent, name, layer in zip(self.names[:-1], self.names[1:], down, strict=True)
-        ]
-        self.network = PCNetwork(["label"], nodes).to(settings.device)
-        self.guesser = nn.ModuleList(stack(sizes[::-1], self.rng)).to(settings.device)
+        names = ("label", *(f"h{k}" for k in range(1, len(sizes) - 1)), "image")
+        self.network, self.amortizer = (
+            shifted_chain(names[::way], sizes[::way], self.rng).to(settings.device)
+            for way in (1, -1)
+        )
         self.adams = (
             torch.optim.Adam(self.network.parameters(), lr=settings.rate),
-            torch.optim.Adam(self.guesser.parameters(), lr=settings.rate),
+            torch.optim.Adam(self.amortizer.parameters(), lr=settings.rate),
         )
 
     def learn(self, image: Floats, label: Floats) -> Effort:
         """Change the weights by one batch with known labels; return what inference took."""
         held = {"image": self._tensor(image), "label": self._tensor(label)}
-        guess = self.guess(held["image"])
         method = self._method(self.settings.n_train)
-        begin = {k: v for k, v in self._begin(guess).items() if k not in held}
-        settled = infer(self.network, held, method, initial=begin, record=True)
-        change_weights(self.network, settled.states, self.adams[0])
         if self.start == "amortized":
-            self._follow(held["image"], settled.states)
+            settled = hybrid_step(
+                self.network, self.amortizer, held, method, optimisers=self.adams, record=True
+            )
+        else:
+            begin = self._random(held["image"])
+            del begin["label"]
+            settled = infer(self.network, held, method, initial=begin, record=True)
+            change_weights(self.network, settled.states, self.adams[0])
         first, last = (settled.trace[k] / len(image) for k in (0, -1))
         return Effort(settled.n_steps, first, last)
 
     def classify(self, image: Floats) -> tuple[Answer, Answer]:
         """Return what inference answers, and what the amortized network does alone."""
-        held = self._tensor(image)
-        guess = self.guess(held)
-        method = self._method(self.settings.n_test)
-        settled = infer(self.network, {"image": held}, method, initial=self._begin(guess))
+        held = {"image": self._tensor(image)}
+        guessed = guess(self.amortizer, held)
+        begin = guessed if self.start == "amortized" else self._random(held["image"])
+        settled = infer(self.network, held, self._method(self.settings.n_test), initial=begin)
         inferred, amortized = (
-            states["label"].argmax(1).cpu().numpy() for states in (settled.states, guess)
+            states["label"].argmax(1).cpu().numpy() for states in (settled.states, guessed)
         )
         return Answer(inferred, settled.n_steps), Answer(amortized, 0)
 
-    def guess(self, image: Tensor) -> States:
-        """Return the amortized network's activities of all nodes but the image."""
-        found: States = {}
-        value = image
-        with torch.no_grad():
-            for name, layer in zip(self.names[-2::-1], self.guesser, strict=True):
-                value = layer(value)
-                found[name] = value
-        return found
-
-    def _follow(self, image: Tensor, states: Mapping[str, Tensor]) -> None:
-        """Move every layer of the amortized network towards where inference ended."""
-        guess = self.guess(image)
-        inputs = [image, *(guess[name] for name in self.names[-2:0:-1])]
-        self.adams[1].zero_grad()
-        losses = [
-            0.5 * (states[name] - layer(x)).square().sum(1).mean()
-            for name, layer, x in zip(self.names[-2::-1], self.guesser, inputs, strict=True)
-        ]
-        torch.stack(losses).sum().backward()
-        self.adams[1].step()
-
-    def _begin(self, guess: States) -> States:
-        if self.start == "amortized":
-            return guess
+    def _random(self, image: Tensor) -> States:
+        """Return random activities of all nodes but the image, the nearest to it drawn first."""
+        spread, sizes = self.settings.spread, self.settings.sizes[-2::-1]
         return {
-            name: (self.settings.spread * torch.randn(value.shape, generator=self.rng)).to(value)
-            for name, value in guess.items()
+            name: (spread * torch.randn(len(image), size, generator=self.rng)).to(image)
+            for name, size in zip(self.amortizer.nodes, sizes, strict=True)
         }
 
     def _method(self, n_steps: int) -> GradientDescent:
@@ -185,10 +167,11 @@ class Perception:
         return torch.as_tensor(values, device=self.settings.device)
 
 
-def stack(sizes: tuple[int, ...], rng: torch.Generator) -> list[ShiftedLayer]:
-    """Return layers from the first size to the last, the last one linear."""
-    last = len(sizes) - 2
-    return [
-        ShiftedLayer(m, n, linear=k == last, rng=rng)
-        for k, (m, n) in enumerate(itertools.pairwise(sizes))
+def shifted_chain(names: Sequence[str], sizes: Sequence[int], rng: torch.Generator) -> PCNetwork:
+    """Return a chain of shifted layers from the first node to the last, the last one linear."""
+    links = zip(itertools.pairwise(names), itertools.pairwise(sizes), strict=True)
+    nodes = [
+        Node(name, (parent,), ShiftedLayer(m, n, linear=name == names[-1], rng=rng))
+        for (parent, name), (m, n) in links
     ]
+    return PCNetwork([names[0]], nodes)

@@ -105,7 +105,7 @@ class Proximal:
         check_number("Proximal", "epsilon", self.epsilon, low=0.0)
 
     def learn(self, learners: Learners, clamp: Clamp) -> Tensor:
-        """Return the energy where the network settled, its output held part of the way."""
+        """Return the energy where the network settled with the weaker error of its output."""
         return proximal_step(
             learners.network, clamp, self.method, rate=self.rate, epsilon=self.epsilon,
             optimiser=learners.optimisers[0],

@@ -156,10 +156,34 @@ def test_automatic_step_converges_where_a_fixed_one_diverges(rng, scale):
     rounding = 1e-14 * max(abs(energy) for energy in settled.trace)
     assert (np.diff(settled.trace) <= rounding).all()
     below = infer(network, clamp, ErrorOptimisation(n_steps=100, step=0.9 * bound))
-    above = infer(network, clamp, ErrorOptimisation(n_steps=100, step=1.1 * bound))
-    start = curve.energy(curve.start)
-    assert (below.energy < start).all()
-    assert (above.energy > start).all()
+    assert (below.energy < curve.energy(curve.start)).all()
+    with pytest.raises(RuntimeError, match="inference that settles"):
+        infer(network, clamp, ErrorOptimisation(n_steps=100, step=1.1 * bound))
+
+
+@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize("method", [GradientDescent, ErrorOptimisation])
+def test_energies_that_run_off_are_refused_though_finite(rng, method, record):
+    # Two scalar layers: F = (z - a)^2 / 2 + (y - w z)^2 / 2, curvature c = 1 + w^2 in both. A step
+    # e multiplies the distance from the lowest point by 1 - e c.
+    w, y, n = 2.0, 3.0, 10
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
+    net[0].weight.data[:], net[1].weight.data[:] = 1.0, w
+    network = predictive_coding(net)
+    clamp = {"input": torch.ones(1, 1).double(), "output": y * torch.ones(1, 1).double()}
+    lowest = (y - w) ** 2 / 2 / (1 + w**2)
+    gain = (y - w) ** 2 / 2 - lowest
+
+    def end_at(growth):
+        return infer(network, clamp, method(n_steps=n, step=(1 + growth) / (1 + w**2)),
+                     record=record).energy  # fmt: skip
+
+    # An energy of 100 is what an overshooting step may leave; 1e6 is not.
+    for energy in (1.0, 100.0):
+        growth = ((energy - lowest) / gain) ** (0.5 / n)
+        assert float(end_at(growth)[0]) == pytest.approx(energy, rel=1e-9)
+    with pytest.raises(RuntimeError, match=r"an energy of 1e\+06, 0\.5 before, at step 10"):
+        end_at((1e6 / gain) ** (0.5 / n))
 
 
 def test_automatic_step_is_the_lowest_point_on_its_line():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from pcsim.stats import mean_interval
 
-__all__ = ["MEASURES", "arm_rows", "paired_row"]
+__all__ = [
+    "MEASURES",
+    "arm_rows",
+    "bounds_by_number",
+    "comparison_rows",
+    "in_order",
+    "paired_row",
+]
 
 MEASURES = {
     "negative_log_likelihood": ("log_likelihood", -1.0),
@@ -72,3 +79,69 @@ def paired_row(first: Results, second: Results, measure: str) -> str:
     means = [float(np.mean([part[side].mean() for part in pairs])) for side in (0, 1)]
     numbers = ",".join(f"{one:.3f}" for one in (*means, middle, low, high))
     return f"{numbers},{len(pairs)},{'images' if single else 'seeds'},{len(pairs[0][0])}"
+
+
+def comparison_rows(
+    arms: Mapping[str, Results],
+    published: Mapping[int, tuple[float, float]],
+    controls: Iterable[str],
+) -> list[str]:
+    """Return the lines of a table: direct minus iterative, `paired_row` by number of levels.
+
+    Parameters
+    ----------
+    arms
+        "levels/<levels>/direct", ".../iterative" and "controls/<levels>/<control>"; those that are
+        not there have no row.
+    published
+        Levels -> negative log likelihood of direct and of iterative inference, nats.
+    controls
+        Names of direct arms besides the plain one.
+    """
+    rows = [
+        "levels,direct_arm,measure,direct,iterative,difference,low,high,n_seeds,interval_over,"
+        "n_images,published_direct,published_iterative,published_difference"
+    ]
+    for levels, (direct, iterative) in published.items():
+        places = {"direct": f"levels/{levels}/direct"}
+        places |= {name: f"controls/{levels}/{name}" for name in controls}
+        second = arms.get(f"levels/{levels}/iterative", {})
+        for name, place in places.items():
+            first = arms.get(place, {})
+            if not set(first) & set(second):
+                continue
+            for measure in MEASURES:
+                beside = ",,"
+                if (name, measure) == ("direct", "negative_log_likelihood"):
+                    beside = f"{direct:.3f},{iterative:.3f},{direct - iterative:.3f}"
+                row = paired_row(first, second, measure)
+                rows.append(f"{levels},{name},{measure},{row},{beside}")
+    return rows
+
+
+def in_order(name: str) -> list[str | int]:
+    """Return what arms are sorted by: 5 iterations before 16."""
+    return [int(part) if part.isdecimal() else part for part in name.split("/")]
+
+
+def bounds_by_number(
+    arms: Mapping[str, Iterable[Mapping[str, Any]]], starts: Mapping[str, str]
+) -> dict[str, tuple[list[int], list[float]]]:
+    """Return label -> the numbers that end the keys of its arms, and their mean free energies.
+
+    Parameters
+    ----------
+    arms
+        Key -> what `evaluate` found, seed by seed.
+    starts
+        Label -> what the keys of its arms start with.
+    """
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    for label, start in starts.items():
+        own = {int(k.removeprefix(start)): v for k, v in arms.items() if k.startswith(start)}
+        means = [
+            float(np.mean([np.mean(one["free_energy"]) for one in own[n]])) for n in sorted(own)
+        ]
+        if means:
+            found[label] = (sorted(own), means)
+    return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +17,11 @@ from torch import distributed as dist
 from pcsim.messages import refusal
 
 __all__ = ["Workers", "share_of", "workers"]
+
+SENT: deque[Tensor] = deque(maxlen=4)
+"""The last tensors handed to the other processes, which threads of gloo may still hold."""
+LONGEST = 5.0
+"""Seconds that the end of the process waits for those threads."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,10 @@ class Workers:
     def mean(self, value: Tensor) -> Tensor:
         """Average over processes."""
         if self.count > 1:
-            value = value.clone()
-            dist.all_reduce(value)
-            value /= self.count
+            sent = value.clone()
+            dist.all_reduce(sent)
+            SENT.append(sent)
+            value = sent / self.count
         return value
 
     def same(self, value: Tensor) -> None:
@@ -87,9 +95,22 @@ def workers(device: str) -> Iterator[Workers]:
 
 
 def leave() -> None:
-    """Leave the group, if it is still there."""
+    """Leave the group, if it is still there.
+
+    A thread of gloo that lets go of a tensor, and is the last to hold it, asks for the interpreter;
+    where that is ending by then, the process aborts (pytorch/pytorch#179291). So it is waited for.
+    """
+    until = time.monotonic() + LONGEST
+    while any(held_elsewhere(one) for one in SENT) and time.monotonic() < until:
+        time.sleep(1e-3)
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def held_elsewhere(value: Tensor) -> bool:
+    """Return whether more than its Python object holds a tensor."""
+    count: int = value._use_count()  # type: ignore[attr-defined]
+    return count > 1
 
 
 def find_device(name: str) -> torch.device:

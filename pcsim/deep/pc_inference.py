@@ -28,6 +28,11 @@ __all__ = [
 ]
 
 
+WORST = 1000.0
+"""Inference has diverged once the energy is more than this many times that of the start, or than
+this many nats a number of the states if those are more."""
+
+
 class Inference(Protocol):
     """A way to settle: it yields where it passes, its start first and its result last."""
 
@@ -85,7 +90,7 @@ def infer(
     ValueError, TypeError
         If the clamp, the start or the method do not fit the network.
     RuntimeError
-        If the energy is not finite at the end.
+        If the energy at the end is not finite, or above `WORST` times that of the start.
 
     Examples
     --------
@@ -169,7 +174,21 @@ def conclude(
             energy = problem.energy(everything)
     if not torch.isfinite(energy).all():
         raise diverged(method, n_steps)
+    check_settled(problem, float(energy.sum()), n_steps, method, trace)
     return Settled(everything, energy, n_steps, trace, problem.idle)
+
+
+def check_settled(
+    problem: Problem, total: float, n_steps: int, method: object, trace: tuple[float, ...]
+) -> None:
+    """Refuse an energy, of the batch, out of all proportion to that of the start."""
+    ordinary = float(sum(state.numel() for state in problem.start.values()))
+    if total <= WORST * ordinary:
+        return
+    with torch.no_grad():
+        first = trace[0] if trace else float(problem.energy(problem.start).sum())
+    if total > WORST * max(abs(first), ordinary):
+        raise diverged(method, n_steps, f"an energy of {total:.3g}, {first:.3g} before,")
 
 
 def check_finite(loop: FusedLoop, method: GradientDescent | ErrorOptimisation) -> None:
@@ -179,10 +198,12 @@ def check_finite(loop: FusedLoop, method: GradientDescent | ErrorOptimisation) -
         raise diverged(method, method.n_steps)
 
 
-def diverged(method: object, count: int) -> RuntimeError:
-    """Return the error for activities that have left the numbers by this step."""
+def diverged(
+    method: object, count: int, what: str = "an energy that is not finite"
+) -> RuntimeError:
+    """Return the error for activities that have run off by this step."""
     name, step = type(method).__name__, getattr(method, "step", None)
     size = "" if step is None else f" of size {step}"
-    found = f"an energy that is not finite at step {count} of {name}, steps{size}"
+    found = f"{what} at step {count} of {name}, steps{size}"
     advice = "Lower the step, or use GaussNewton or ErrorOptimisation(step='auto')."
     return RuntimeError(refusal("infer", found, "inference that settles", advice))

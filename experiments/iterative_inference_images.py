@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pcsim import data
-from pcsim.experiment import Experiment, Piece, Run
+from pcsim.experiment import Experiment, Piece, Run, in_parts
 from pcsim.storage import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -106,17 +106,11 @@ def pieces(settings: Mapping[str, Any]) -> list[Piece]:
         }  # fmt: skip
         weight = float(levels * (settings["n_iterations"] if kind == "iterative" else 1))
         for seed in settings["seeds"]:
-            for part in range(1, settings["parts"] + 1):
-                start = f"{name}/{levels}/{kind}/{seed}"
-                kwargs = {
-                    "name": name, "arm": arm, "part": (part, settings["parts"]), **shared,
-                    "training": {"seed": seed, **settings["training"]},
-                }  # fmt: skip
-                needs = (f"{start}/{part - 1}",) if part > 1 else ()
-                key = f"{start}/{part}"
-                out.append(
-                    Piece(key=key, task=train_arm, kwargs=kwargs, needs=needs, weight=weight)
-                )
+            training = {"seed": seed, **settings["training"]}
+            kwargs = {"name": name, "arm": arm, **shared, "training": training}
+            key = f"{name}/{levels}/{kind}/{seed}"
+            whole = Piece(key=key, task=train_arm, kwargs=kwargs, weight=weight)
+            out += in_parts(whole, settings["parts"])
     return out
 
 

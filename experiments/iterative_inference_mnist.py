@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pcsim import data
-from pcsim.experiment import Experiment, Piece, Run
+from pcsim.experiment import Experiment, Piece, Run, in_parts
 from pcsim.storage import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -238,15 +238,12 @@ def pieces(settings: Mapping[str, Any]) -> list[Piece]:
         n_train = settings["n_train" if is_main else "minor_train"]
         cost = work(one["arm"], n_train, training) / settings["parts"]
         for seed in seeds:
-            for part in range(1, settings["parts"] + 1):
-                key = f"{name}/{seed}/{part}"
-                kwargs = {
-                    "arm": one["arm"], "training": {"seed": seed, **training},
-                    "part": (part, settings["parts"]), "judged": judged,
-                    "n_train": n_train,
-                }  # fmt: skip
-                needs = (f"{name}/{seed}/{part - 1}",) if part > 1 else ()
-                out.append(Piece(key=key, task=train_arm, kwargs=kwargs, needs=needs, weight=cost))
+            kwargs = {
+                "arm": one["arm"], "training": {"seed": seed, **training}, "judged": judged,
+                "n_train": n_train,
+            }  # fmt: skip
+            whole = Piece(key=f"{name}/{seed}", task=train_arm, kwargs=kwargs, weight=cost)
+            out += in_parts(whole, settings["parts"])
     return [*out, *race_pieces(settings)]
 
 

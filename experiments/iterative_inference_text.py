@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pcsim import data
-from pcsim.experiment import Experiment, Piece, Run
+from pcsim.experiment import Experiment, Piece, Run, in_parts
 from pcsim.storage import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -118,19 +118,13 @@ def pieces(settings: Mapping[str, Any]) -> list[Piece]:
     shared = {name: settings[name] for name in names}
     for collection in settings["collections"]:
         for name, seed in ((a, s) for a in ARMS for s in settings["seeds"]):
-            start = f"{collection}/{name}/{seed}"
-            for part in range(1, settings["parts"] + 1):
-                kwargs = {
-                    "collection": collection, "arm": arm(settings, name), **shared,
-                    "part": (part, settings["parts"]),
-                    "training": {"seed": seed, **settings["training"]},
-                }  # fmt: skip
-                needs = (f"{start}/{part - 1}",) if part > 1 else ()
-                weight = 5.0 if name == "iterative" else 1.0
-                key = f"{start}/{part}"
-                out.append(
-                    Piece(key=key, task=train_arm, kwargs=kwargs, needs=needs, weight=weight)
-                )
+            kwargs = {
+                "collection": collection, "arm": arm(settings, name), **shared,
+                "training": {"seed": seed, **settings["training"]},
+            }  # fmt: skip
+            key, weight = f"{collection}/{name}/{seed}", 5.0 if name == "iterative" else 1.0
+            whole = Piece(key=key, task=train_arm, kwargs=kwargs, weight=weight)
+            out += in_parts(whole, settings["parts"])
     return out
 
 

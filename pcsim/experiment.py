@@ -24,7 +24,7 @@ from pcsim.experiment_folder import (
     save_figures,
 )
 from pcsim.experiment_marks import Marks, fitting, is_done, marks_of, sources_of
-from pcsim.experiment_piece import Piece
+from pcsim.experiment_piece import Piece, in_parts
 from pcsim.experiment_progress import progress
 from pcsim.messages import check_choice, check_integer, refusal, unknown_name
 from pcsim.pool import Failure, Job, TaskName, run_jobs
@@ -35,7 +35,7 @@ from pcsim.storage import write_json, write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Experiment", "Piece", "Run", "collect_run", "open_run", "run_experiment"]
+__all__ = ["Experiment", "Piece", "Run", "collect_run", "in_parts", "open_run", "run_experiment"]
 
 
 @dataclass(frozen=True, kw_only=True)

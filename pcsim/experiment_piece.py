@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pcsim.messages import refusal
 
-__all__ = ["Piece"]
+__all__ = ["Piece", "in_parts"]
 
 KEY = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)*")
 
@@ -35,3 +35,25 @@ class Piece:
         if not KEY.fullmatch(self.key):
             expected = "letters, digits, _ . + - and single slashes"
             raise ValueError(refusal("Piece", f"key {self.key!r}", expected, "Rename it."))
+
+
+def in_parts(piece: Piece, n_parts: int) -> list[Piece]:
+    """Return a piece cut into parts that follow one another, "<key>/1" first.
+
+    Each is given ``part=(which, of how many)`` and needs the one before, and the first whatever the
+    piece needs; the weight is that of one part.
+
+    Examples
+    --------
+    >>> [(one.key, one.needs) for one in in_parts(Piece(key="train", task=print), 2)]
+    [('train/1', ()), ('train/2', ('train/1',))]
+    """
+    return [
+        replace(
+            piece,
+            key=f"{piece.key}/{part}",
+            kwargs={**piece.kwargs, "part": (part, n_parts)},
+            needs=(f"{piece.key}/{part - 1}",) if part > 1 else piece.needs,
+        )
+        for part in range(1, n_parts + 1)
+    ]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import xarray as xr
+from spectra_cases import RATE, labelled, simulated
 
 from pcsim.measures import (
     Autoregression,
@@ -22,28 +23,6 @@ from pcsim.measures import (
     spectral_factor,
     spectral_granger,
 )
-
-RATE = 200.0
-
-
-def labelled(values, rate=RATE):
-    """Label (trial, time, site) values."""
-    n_times, n_sites = np.shape(values)[1:]
-    coords = {"time": np.arange(1, n_times + 1) / rate, "site": [f"S{i}" for i in range(n_sites)]}
-    return xr.DataArray(values, coords, ("trial", "time", "site"))
-
-
-def simulated(coefficients, covariance, rng, *, n_trials=40, n_times=800, burn=200):
-    """Return trials (trial, time, channel) of an autoregression at rest."""
-    coefficients = np.asarray(coefficients, dtype=float)
-    n = coefficients.shape[1]
-    root = np.linalg.cholesky(covariance)
-    values = rng.normal(size=(n_trials, n_times + burn, n)) @ root.T
-    for t in range(len(coefficients), n_times + burn):
-        for lag, matrix in enumerate(coefficients, start=1):
-            values[:, t] += values[:, t - lag] @ matrix.T
-    return values[:, burn:]
-
 
 # 0 drives 1 after two samples; 0 rings at a quarter of the rate of sampling, 1 is slow.
 ONE_WAY = np.array([[[0.4, 0.0], [0.0, 0.7]], [[-0.6, 0.0], [0.5, -0.2]]])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import xarray as xr
+from spectra_cases import RATE, labelled, simulated
 
 from pcsim.measures import (
     Autoregression,
@@ -17,27 +18,6 @@ from pcsim.measures import (
     multitaper_spectrum,
 )
 from pcsim.responses import make_responses
-
-RATE = 200.0
-
-
-def labelled(values, rate=RATE):
-    """Label (trial, time, site) values."""
-    n_times, n_sites = np.shape(values)[1:]
-    coords = {"time": np.arange(1, n_times + 1) / rate, "site": [f"S{i}" for i in range(n_sites)]}
-    return xr.DataArray(values, coords, ("trial", "time", "site"))
-
-
-def simulated(coefficients, covariance, rng, *, n_trials=40, n_times=800, burn=200):
-    """Return trials (trial, time, channel) of an autoregression at rest."""
-    coefficients = np.asarray(coefficients, dtype=float)
-    n = coefficients.shape[1]
-    root = np.linalg.cholesky(covariance)
-    values = rng.normal(size=(n_trials, n_times + burn, n)) @ root.T
-    for t in range(len(coefficients), n_times + burn):
-        for lag, matrix in enumerate(coefficients, start=1):
-            values[:, t] += values[:, t - lag] @ matrix.T
-    return values[:, burn:]
 
 
 @pytest.mark.parametrize("n_times", [400, 401])

@@ -231,7 +231,8 @@ def output_share(network: PCNetwork, clamp: Clamp, rate: float, epsilon: float) 
         found = f"a clamp of {sorted(clamp)}"
         raise ValueError(refusal("proximal_step", found, "whole inputs and the whole output"))
     with torch.no_grad():
-        guess = network.feedforward({name: cast(Tensor, clamp[name]) for name in network.inputs})
+        inputs = {name: cast(Tensor, clamp[name]) for name in network.inputs}
+        guess = network.feedforward(inputs, len(cast(Tensor, clamp[last])))
     calls = presynaptic_norms(network, guess)
     behind = [layer for name, layer, _ in calls if name == last]
     if not behind:
@@ -246,10 +247,11 @@ def output_share(network: PCNetwork, clamp: Clamp, rate: float, epsilon: float) 
 def apply(parameters: dict[str, Tensor], gradients: Gradients, optimiser: Optimizer | None) -> None:
     """Take the step of the optimiser, or the whole of minus the gradients."""
     with torch.no_grad():
-        for name, gradient in gradients.items():
-            cast(nn.Parameter, parameters[name]).grad = gradient
-            if optimiser is None:
-                parameters[name].sub_(gradient)
+        for name, parameter in parameters.items():
+            # Not what another rule left there: the optimiser would take that too.
+            cast(nn.Parameter, parameter).grad = gradients.get(name)
+            if optimiser is None and name in gradients:
+                parameter.sub_(gradients[name])
     if optimiser is not None:
         optimiser.step()
 

@@ -234,3 +234,46 @@ def test_schedules_and_methods_that_are_none_are_refused(clamp, refused):
         assert "GradientDescent()" in refused(rule, method=None)
         assert "not its class" in refused(rule, method=GradientDescent)
     assert "presynaptic" in refused(Hybrid, presynaptic="both")
+
+
+def test_what_is_frozen_on_the_way_stays(clamp):
+    network, kept = build(), []
+
+    def freeze(done):
+        network.body[0].requires_grad_(False)
+        kept.append([one.detach().clone() for one in network.body.parameters()])
+
+    for rule in (RULES["settling"], RULES["proximal"]):
+        kept.clear()
+        network.requires_grad_(True)
+        train(network, clamp, replace(SETTINGS, rule=rule), after_epoch=freeze, progress=False)
+        first, last = kept[0], kept[-1]
+        assert all(torch.equal(one, two) for one, two in zip(first[:2], last[:2], strict=True))
+        assert not torch.equal(first[2], last[2])
+
+
+def test_backpropagation_takes_the_first_of_two_outputs(rng):
+    one, two = filled(nn.Linear(3, 2), rng), filled(nn.Linear(3, 4), rng)
+    nodes = [Node("one", ("x",), one), Node("two", ("x",), two)]
+    network = PCNetwork(["x"], nodes, outputs=["one", "two"])
+    x, y = tensor(rng, 8, 3), tensor(rng, 8, 2)
+    loss = 0.5 * float((one(x) - y).detach().square().sum(1).mean())
+    settings = replace(SETTINGS, rule=Backpropagation(), learning_rate=1e-13)
+    done = train(network, {"x": x, "one": y}, settings, progress=False)
+    assert done.history[0]["train"] == pytest.approx(loss, rel=1e-9)
+
+
+def test_a_batch_that_prepare_spoils_later_is_refused_as_that(clamp, refused):
+    calls = iter(range(9))
+
+    def spoil(held, generator):
+        return held if next(calls) < 2 else {**held, "input": held["input"] * math.nan}
+
+    settings = replace(SETTINGS, rule=RULES["proximal"])
+    assert "NaN" in refused(train, build(), clamp, settings, prepare=spoil, progress=False)
+
+
+def test_a_file_in_place_of_the_folder_is_refused_before_an_epoch(clamp, tmp_path, refused):
+    path = tmp_path / "run"
+    path.write_text("notes")
+    assert "a file" in refused(train, build(), clamp, SETTINGS, folder=path, progress=False)

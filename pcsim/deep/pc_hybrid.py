@@ -156,5 +156,5 @@ def hybrid_step(
     settled = infer(network, clamp, method, initial=begin, record=record)
     gradients = amortized_gradients(amortizer, settled.states, presynaptic)
     learn(network, settled.states, optimisers[0], idle=settled.idle)
-    apply(trainable(amortizer), gradients, optimisers[1])
+    apply(amortizer, gradients, optimisers[1])
     return settled

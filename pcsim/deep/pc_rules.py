@@ -160,7 +160,7 @@ class Backpropagation:
         """Return the energy of the output."""
         network = learners.network
         whole = all(
-            isinstance(clamp.get(name), Tensor) for name in (*network.inputs, *network.outputs)
+            isinstance(clamp.get(name), Tensor) for name in (*network.inputs, network.outputs[0])
         )
         if not whole or len(clamp) > len(network.inputs) + 1:
             found = f"a clamp of {sorted(clamp)}"

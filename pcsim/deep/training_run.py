@@ -104,6 +104,9 @@ class TrainingRun(ABC):
         self.where, self.step, self.optimisers = where, step, optimisers
         self.epochs, self.group, self.identity = settings, group, identity
         self.folder = None if folder is None else Path(folder)
+        if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
+            found, expected = f"a file {self.folder}", "a folder, or a name that is free"
+            raise ValueError(refusal(where, found, expected))
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] | None = None
         self.best_epoch: int | None = None

@@ -277,3 +277,32 @@ def test_a_file_in_place_of_the_folder_is_refused_before_an_epoch(clamp, tmp_pat
     path = tmp_path / "run"
     path.write_text("notes")
     assert "a file" in refused(train, build(), clamp, SETTINGS, folder=path, progress=False)
+
+
+class Joined(nn.Module):
+    """A layer of two parents side by side."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.layer = nn.Linear(n_in, n_out)
+
+    def forward(self, *parents):
+        return self.layer(torch.cat(parents, 1))
+
+
+def test_backpropagation_goes_through_a_prior_beside_an_input(rng):
+    layer, mean = filled(Joined(5, 3), rng), tensor(rng, 2)
+    root = Node("z", (), Prior(mean, learnable=True))
+    network = PCNetwork(["c"], [root, Node("x", ("c", "z"), layer)])
+    c, x = tensor(rng, 8, 3), tensor(rng, 8, 3)
+    # By hand: dF/dmean = W_z' (p - x), a mean over examples; one step of size 0.1.
+    weight, bias = layer.layer.weight.detach().clone(), layer.layer.bias.detach().clone()
+    error = c @ weight[:, :3].T + mean @ weight[:, 3:].T + bias - x
+    settings = replace(
+        SETTINGS, rule=Backpropagation(), optimiser="sgd", learning_rate=0.1, n_epochs=1
+    )
+    done = train(network, {"c": c, "x": x}, settings, progress=False)
+    energy = 0.5 * float(error.square().sum(1).mean())
+    assert done.history[0]["train"] == pytest.approx(energy, rel=1e-12)
+    moved = mean - 0.1 * (error @ weight[:, 3:]).mean(0)
+    assert torch.allclose(root.predict.mean, moved, atol=1e-12)

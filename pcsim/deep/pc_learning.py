@@ -297,7 +297,10 @@ def backprop_step(
     states: States = dict(inputs)
     for name, node in network.nodes.items():
         prediction = network.predict(name, states)
-        states[name] = node.energy.mean(prediction)
+        mean = node.energy.mean(prediction)
+        # A root with a prior is the same for all examples of the inputs beside it.
+        beside = bool(inputs) and not node.parents
+        states[name] = mean.expand(len(target), *mean.shape[1:]) if beside else mean
         if name == last:
             # What depends on no input is predicted once, for all examples of the target.
             alone = len(prediction) == 1 and not inputs

@@ -51,8 +51,8 @@ class PCTrainingSettings:
     largest_gradient: float | None = None
     """Longer gradients are cut to this norm, network and amortizer each."""
     score: str = "energy"
-    """What validation examples are judged by: "energy" of what is held, or "errors", the share of
-    them that `misclassified` counts."""
+    """What validation examples are judged by: "energy" of what is held, as whole inputs predict it
+    (without them, where the network settles), or "errors", the share that `misclassified` finds."""
     patience: int | None = None
     """Stop after this many epochs without a better score; the best weights are what is left."""
     seed: int = 0

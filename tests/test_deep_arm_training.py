@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pcsim.deep.arm_training import train_part
+from pcsim.deep.arm_training import restored, train_part
 from pcsim.deep.arms import Arm
-from pcsim.deep.training import TrainingSettings
+from pcsim.deep.inference import infer
+from pcsim.deep.training import TrainingSettings, train
+from pcsim.deep.training_step import generator_for
 from pcsim.storage import read_json
 
 SETTINGS = TrainingSettings(n_epochs=4, batch_size=16, learning_rate=1e-2, device="cpu")
@@ -60,3 +62,17 @@ def test_a_part_that_was_cut_off_goes_on_where_it_was(n_parts, rng, tmp_path):
     assert found[1] == history
     assert found[2] == watched
     assert found[3] == 1 + 4  # the look at the data, and the four batches of one epoch
+
+
+def test_what_is_restored_infers_as_what_was_trained(rng, tmp_path):
+    x = torch.as_tensor(rng.random((64, 10)), dtype=torch.float32)
+    arm = {"n_z": (3,), "widths": ((8,),), "n_iterations": 2, "normalization": "batch"}
+    pair = Arm(**arm).build(10, 0)
+    train(*pair, x, SETTINGS, folder=tmp_path, progress=False)
+    other = restored(arm, 10, tmp_path)
+    # Running means of 64 examples, not the means of these three.
+    found = [
+        infer(inference, model, x[:3], generator=generator_for("cpu", 1)).trace
+        for model, inference in (pair, other)
+    ]
+    assert torch.equal(*found)

@@ -323,7 +323,8 @@ def test_what_does_not_fit_is_refused(clamp):
     with pytest.raises(ValueError, match="Judge by 'energy'"):
         train(
             network, clamp, replace(SETTINGS, score="errors"),
-            validation={"input": clamp["input"]}, progress=False,
+            validation={**clamp, "input": Masked(clamp["input"], torch.tensor(True))},
+            progress=False,
         )  # fmt: skip
 
 

@@ -317,13 +317,15 @@ from pcsim.deep.inference_gradient import PointEstimate
 from pcsim.deep.training import train
 x = torch.load({x!r}, weights_only=True)
 found = {{}}
-for kind in ("point", "iterative"):
-    model, inference = build(dtype=torch.float64)
+for kind in ("point", "iterative", "batch"):
+    normalization = "batch" if kind == "batch" else None
+    model, inference = build(dtype=torch.float64, normalization=normalization)
     inference = PointEstimate(n_iterations=3) if kind == "point" else inference
     done = train(model, inference, x, replace(SETTINGS, precision="float64"),
-                 folder={folder!r} + kind, progress=False)
+                 validation=x[:20], folder={folder!r} + kind, progress=False)
     found[kind] = [[r["train"] for r in done.history],
-                   [float(p.double().abs().sum()) for p in model.parameters()]]
+                   [float(p.double().abs().sum()) for p in model.parameters()],
+                   [r["validation"] for r in done.history]]
 print("RESULT " + json.dumps(found), flush=True)
 """
 
@@ -349,7 +351,7 @@ def test_two_processes_train_as_one_does(x, tmp_path):
     model, _ = build(dtype=torch.float64)
     settings = replace(SETTINGS, precision="float64")
     alone = train(model, PointEstimate(n_iterations=3), x, settings, progress=False)
-    curve, sums = found[0]["point"]
+    curve, sums, _ = found[0]["point"]
     assert curve == pytest.approx([record["train"] for record in alone.history], rel=1e-9)
     expected = [float(p.detach().abs().sum()) for p in model.parameters()]
     assert sums == pytest.approx(expected, rel=1e-7)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsim.deep.arms import Arm
 from pcsim.deep.best_weights import BEST, LAST
@@ -86,6 +86,8 @@ def restored(
     model, inference = Arm(**arm).build(n_x, 0, output)
     restore(model, inference, folder)
     model.eval().requires_grad_(False)
+    if isinstance(inference, nn.Module):
+        inference.eval()
     return model, inference
 
 

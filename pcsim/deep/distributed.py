@@ -56,7 +56,9 @@ class Workers:
     def same(self, value: Tensor) -> None:
         """Give every process, in place, what the first one has."""
         if self.count > 1:
-            dist.broadcast(value.detach(), 0)
+            sent = value.detach()
+            dist.broadcast(sent, 0)
+            SENT.append(sent)
 
     def wait(self) -> None:
         """Let every process come to here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ class Examples:
         *,
         start: Start | None = None,
     ) -> None:
+        if not isinstance(clamp, Mapping):
+            found, advice = f"examples of type {type(clamp).__name__}", "Such as {'input': x}."
+            raise TypeError(refusal(where, found, "node -> tensor", advice))
         moved = {name: moved_to(value, device) for name, value in clamp.items()}
         self.held, self.masked = split_clamp(where, network, moved)
         every = self.held | {name: value for name, (value, _) in self.masked.items()}
@@ -37,12 +40,28 @@ class Examples:
         self.n = len(next(iter(every.values()))) if every else 0
         self.start = start
         """Clamp -> where free nodes start; None takes the prediction of their parents."""
-        first = self.rows(slice(1))
-        pose(network, first, None if start is None else start(first), where=where)
         self.n_numbers = sum(value[0].numel() for value in every.values())
+        self.check_first(where, network)
 
     def __len__(self) -> int:
         return self.n
+
+    def check_first(self, where: str, network: PCNetwork) -> None:
+        """Refuse examples that the network cannot take, or that tell it nothing."""
+        first = self.rows(slice(1))
+        try:
+            begin = None if self.start is None else self.start(first)
+            problem = pose(network, first, begin, where=where)
+        except RuntimeError as error:
+            every = self.held | {name: value for name, (value, _) in self.masked.items()}
+            shapes = ", ".join(f"{name!r} {tuple(one.shape[1:])}" for name, one in every.items())
+            found, expected = f"examples of shapes {shapes}", "shapes that its layers take"
+            advice = f"They say: {str(error).splitlines()[0].rstrip('.')}."
+            raise ValueError(refusal(where, found, expected, advice)) from None
+        if not problem.active:
+            found = f"nothing held but {sorted(first)}, which nothing predicts"
+            advice = "Hold an output too."
+            raise ValueError(refusal(where, found, "a node that others predict", advice))
 
     def rows(self, rows: Tensor | slice) -> dict[str, Tensor | Masked]:
         """Return the clamp of some examples."""
@@ -95,12 +114,15 @@ def misclassified(network: PCNetwork, clamp: Clamp) -> Tensor:
     Raises
     ------
     ValueError
-        If inputs and output are not held as a whole, or the output is no vector.
+        If inputs and output are not held as a whole, or the output is no vector of at least two.
     """
     last = network.outputs[0]
     target = clamp.get(last)
-    if not supervised(network, clamp) or not isinstance(target, Tensor) or target.ndim != 2:
-        found, expected = f"a clamp of {sorted(clamp)}", f"inputs and {last!r} (batch, n) held"
+    if not supervised(network, clamp) or not isinstance(target, Tensor):
+        found, expected = f"a clamp of {sorted(clamp)}", f"inputs and {last!r} held as a whole"
+        raise ValueError(refusal("misclassified", found, expected, "Judge by 'energy'."))
+    if target.ndim != 2 or target.shape[1] < 2:
+        found, expected = f"{last!r} of shape {tuple(target.shape)}", "(batch, n), n at least 2"
         raise ValueError(refusal("misclassified", found, expected, "Judge by 'energy'."))
     with torch.no_grad():
         given = {name: value for name in network.inputs if isinstance(value := clamp[name], Tensor)}

@@ -116,8 +116,13 @@ def amortized_gradients(
             node.energy(held[name], amortizer.predict(name, entering)).mean()
             for name, node in amortizer.nodes.items()
         ]
-        found = torch.autograd.grad(torch.stack(terms).sum(), list(parameters.values()))
-    return dict(zip(parameters, found, strict=True))
+        found = torch.autograd.grad(
+            torch.stack(terms).sum(), list(parameters.values()), allow_unused=True
+        )
+    return {
+        name: torch.zeros_like(parameter) if gradient is None else gradient
+        for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
+    }
 
 
 def hybrid_step(
@@ -151,5 +156,5 @@ def hybrid_step(
     settled = infer(network, clamp, method, initial=begin, record=record)
     gradients = amortized_gradients(amortizer, settled.states, presynaptic)
     learn(network, settled.states, optimisers[0], idle=settled.idle)
-    apply(trainable(amortizer), gradients, optimisers[1])
+    apply(amortizer, gradients, optimisers[1])
     return settled

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pcsim.deep.pc_clamp import Clamp, check_shape, pose
+from pcsim.deep.pc_clamp import Clamp, check_shape, pose, split_clamp
 from pcsim.deep.pc_descent import AdamDescent, GradientDescent
 from pcsim.deep.pc_gradients import (
     Gradients,
@@ -65,15 +64,7 @@ def learn(
     if gradients is None:
         slopes = energy_gradients if rule == "energy" else local_gradients
         gradients = slopes(network, states, idle=idle)
-    descend(network, gradients, optimiser)
-
-
-def descend(network: PCNetwork, gradients: Gradients, optimiser: Optimizer) -> None:
-    """Take one step of the optimiser along these gradients."""
-    parameters = trainable(network)
-    for name, gradient in gradients.items():
-        cast(nn.Parameter, parameters[name]).grad = gradient
-    optimiser.step()
+    apply(network, gradients, optimiser)
 
 
 def train_step(
@@ -113,7 +104,7 @@ def train_step(
     if gradients is None:
         learn(network, settled.states, optimiser, rule, idle=settled.idle)
     else:
-        descend(network, gradients, optimiser)
+        apply(network, gradients, optimiser)
     return settled
 
 
@@ -219,19 +210,20 @@ def proximal_step(
         for name, parameter in trainable(network).items()
         if id(parameter) in sizes
     }
-    apply(trainable(network), normalised, optimiser)
+    apply(network, normalised, optimiser)
     return replace(settled, energy=energy)
 
 
 def output_share(network: PCNetwork, clamp: Clamp, rate: float, epsilon: float) -> Tensor | float:
     """Return what a proximal step multiplies the output's error by: one number, or one a unit."""
     last = network.outputs[0]
-    whole = all(isinstance(clamp.get(name), Tensor) for name in (*network.inputs, last))
-    if not whole:
+    held, _ = split_clamp("proximal_step", network, clamp)
+    if not all(name in held for name in (*network.inputs, last)):
         found = f"a clamp of {sorted(clamp)}"
         raise ValueError(refusal("proximal_step", found, "whole inputs and the whole output"))
     with torch.no_grad():
-        guess = network.feedforward({name: cast(Tensor, clamp[name]) for name in network.inputs})
+        inputs = {name: held[name] for name in network.inputs}
+        guess = network.feedforward(inputs, len(held[last]))
     calls = presynaptic_norms(network, guess)
     behind = [layer for name, layer, _ in calls if name == last]
     if not behind:
@@ -243,13 +235,14 @@ def output_share(network: PCNetwork, clamp: Clamp, rate: float, epsilon: float) 
     return reach / (1 + reach)
 
 
-def apply(parameters: dict[str, Tensor], gradients: Gradients, optimiser: Optimizer | None) -> None:
+def apply(network: PCNetwork, gradients: Gradients, optimiser: Optimizer | None) -> None:
     """Take the step of the optimiser, or the whole of minus the gradients."""
     with torch.no_grad():
-        for name, gradient in gradients.items():
-            cast(nn.Parameter, parameters[name]).grad = gradient
-            if optimiser is None:
-                parameters[name].sub_(gradient)
+        for name, parameter in network.named_parameters():
+            # Not what an earlier step left there: the optimiser would take that too.
+            parameter.grad = gradients.get(name)
+            if optimiser is None and name in gradients:
+                parameter.sub_(gradients[name])
     if optimiser is not None:
         optimiser.step()
 
@@ -304,7 +297,10 @@ def backprop_step(
     states: States = dict(inputs)
     for name, node in network.nodes.items():
         prediction = network.predict(name, states)
-        states[name] = node.energy.mean(prediction)
+        mean = node.energy.mean(prediction)
+        # A root with a prior is the same for all examples of the inputs beside it.
+        beside = bool(inputs) and not node.parents
+        states[name] = mean.expand(len(target), *mean.shape[1:]) if beside else mean
         if name == last:
             # What depends on no input is predicted once, for all examples of the target.
             alone = len(prediction) == 1 and not inputs

@@ -15,7 +15,7 @@ from pcsim.deep.pc_hybrid import hybrid_step
 from pcsim.deep.pc_inference import Inference
 from pcsim.deep.pc_learning import backprop_step, incremental_step, proximal_step, train_step
 from pcsim.deep.pc_network import PCNetwork
-from pcsim.messages import check_number, refusal
+from pcsim.messages import check_choice, check_number, refusal
 
 __all__ = [
     "Backpropagation",
@@ -61,6 +61,13 @@ class Rule(Protocol):
         """Change the weights once or more; return the energy of each example before, (batch,)."""
 
 
+def check_method(where: str, method: object) -> None:
+    """Refuse what does not infer."""
+    if not callable(getattr(method, "visits", None)) or isinstance(method, type):
+        found, advice = f"method {method!r}", "Give the object itself, not its class."
+        raise TypeError(refusal(where, found, "inference, such as GradientDescent()", advice))
+
+
 def automatic() -> Inference:
     """Return inference that needs no step to be chosen."""
     return ErrorOptimisation(n_steps=4, step="auto")
@@ -72,6 +79,9 @@ class InferenceLearning:
 
     method: Inference = field(default_factory=automatic)
 
+    def __post_init__(self) -> None:
+        check_method("InferenceLearning", self.method)
+
     def learn(self, learners: Learners, clamp: Clamp) -> Tensor:
         """Return the energy where the network settled."""
         return train_step(learners.network, clamp, self.method, learners.optimisers[0]).energy
@@ -82,6 +92,9 @@ class Incremental:
     """Change the weights at every step of inference (`incremental_step`)."""
 
     method: GradientDescent | AdamDescent = field(default_factory=GradientDescent)
+
+    def __post_init__(self) -> None:
+        check_method("Incremental", self.method)
 
     def learn(self, learners: Learners, clamp: Clamp) -> Tensor:
         """Return the energy at the end, with the weights as they are then."""
@@ -101,6 +114,7 @@ class Proximal:
     epsilon: float = 0.25
 
     def __post_init__(self) -> None:
+        check_method("Proximal", self.method)
         check_number("Proximal", "rate", self.rate, positive=True)
         check_number("Proximal", "epsilon", self.epsilon, low=0.0)
 
@@ -118,6 +132,10 @@ class Hybrid:
 
     method: Inference = field(default_factory=GradientDescent)
     presynaptic: str = "guess"
+
+    def __post_init__(self) -> None:
+        check_method("Hybrid", self.method)
+        check_choice("Hybrid", "presynaptic", self.presynaptic, ("guess", "settled"))
 
     def learn(self, learners: Learners, clamp: Clamp) -> Tensor:
         """Return the energy where the network settled."""
@@ -142,7 +160,7 @@ class Backpropagation:
         """Return the energy of the output."""
         network = learners.network
         whole = all(
-            isinstance(clamp.get(name), Tensor) for name in (*network.inputs, *network.outputs)
+            isinstance(clamp.get(name), Tensor) for name in (*network.inputs, network.outputs[0])
         )
         if not whole or len(clamp) > len(network.inputs) + 1:
             found = f"a clamp of {sorted(clamp)}"

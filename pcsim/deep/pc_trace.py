@@ -88,14 +88,20 @@ def predictive_coding(
 
 def refuse_unfit(where: str, module: nn.Module) -> None:
     """Refuse layers that tie the examples of a batch together or draw at random."""
+    refuse_tied(where, module)
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
+            found = f"{type(part).__name__} at {name!r}, whose predictions change at every step"
+            raise ValueError(refusal(where, found, "deterministic layers", "Remove it."))
+
+
+def refuse_tied(where: str, module: nn.Module) -> None:
+    """Refuse layers that tie the examples of a batch together."""
     for name, part in module.named_modules():
         if isinstance(part, UNFIT):
             found = f"{type(part).__name__} at {name!r}, which ties the examples of a batch"
             advice = "Take nn.GroupNorm or nn.LayerNorm."
             raise ValueError(refusal(where, found, "layers that treat examples alone", advice))
-        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
-            found = f"{type(part).__name__} at {name!r}, whose predictions change at every step"
-            raise ValueError(refusal(where, found, "deterministic layers", "Remove it."))
 
 
 def refuse_lost(where: str, graph: fx.Graph) -> None:

@@ -6,6 +6,7 @@ goes on to the same curve, bit for bit on one CPU.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from pcsim.deep.pc_hybrid import guess
 from pcsim.deep.pc_inference import infer
 from pcsim.deep.pc_network import PCNetwork
 from pcsim.deep.pc_rules import Hybrid, Incremental, Learners, Proximal
+from pcsim.deep.pc_trace import refuse_tied
 from pcsim.deep.pc_training_settings import PCTrainingSettings
 from pcsim.deep.run_identity import described, plain_text
 from pcsim.deep.training_run import Trained, TrainingRun
@@ -33,7 +35,7 @@ from pcsim.deep.training_step import (
     generator_for,
     shuffled,
 )
-from pcsim.messages import refusal
+from pcsim.messages import check_number, refusal
 
 __all__ = ["PCTrainingSettings", "restore", "train"]
 
@@ -71,6 +73,7 @@ def train(
         Of the rule `Hybrid`.
     prepare
         ``(clamp of a batch, generator) -> clamp``, drawn anew for each batch: noise, binarisation.
+        Validation examples are judged as they are.
     folder
         Where checkpoints go; None keeps none.
     after_epoch
@@ -125,6 +128,7 @@ class Run(TrainingRun):
         self.settings, self.prepare = settings, prepare
         network = learners.network
         self.check(settings, learners, group)
+        learners.eval()  # to look at an example leaves no trace in running means
         start = None if learners.amortizer is None else partial(guess, learners.amortizer)
         self.examples = Examples("train", network, examples, group.device, start=start)
         self.validation: Examples | None = None
@@ -154,7 +158,11 @@ class Run(TrainingRun):
     @staticmethod
     def check(settings: PCTrainingSettings, learners: Learners, group: Workers) -> None:
         """Refuse what cannot be learned together."""
-        rule = settings.rule
+        rule, parts = settings.rule, (learners.network, learners.amortizer)
+        for part in [part for part in parts if not isinstance(part, PCNetwork | None)]:
+            found, advice = f"a {type(part).__name__}", "Take predictive_coding(module)."
+            raise TypeError(refusal("train", found, "a PCNetwork", advice))
+        refuse_tied("train", learners.network)
         if isinstance(rule, Hybrid) != (learners.amortizer is not None):
             found = f"{'no' if learners.amortizer is None else 'an'} amortizer"
             advice = "The rule Hybrid and an amortizer go together."
@@ -200,7 +208,9 @@ class Run(TrainingRun):
     def set_rates(self, time: float) -> None:
         """Give the optimisers their learning rates at a time, in epochs."""
         schedule = self.settings.schedule
-        factor = 1.0 if schedule is None else schedule(time)
+        factor = 1.0
+        if schedule is not None:
+            factor = check_number("train", f"schedule({time:g})", schedule(time), low=0.0)
         for optimiser, rate in zip(self.step.optimisers, self.rates, strict=True):
             for entry in optimiser.param_groups:
                 entry["lr"] = rate * factor
@@ -209,10 +219,12 @@ class Run(TrainingRun):
         """Prepare some examples."""
         if self.prepare is None:
             return clamp
-        seed = self.settings.seed
-        return self.prepare(
-            clamp, generator_for(self.group.device, seed, 2, number, self.group.rank)
-        )
+        device, network = self.group.device, self.step.network
+        generator = generator_for(device, self.settings.seed, 2, number, self.group.rank)
+        prepared = self.prepare(clamp, generator)
+        if self.first is None:
+            Examples("train (prepare)", network, prepared, device, start=self.examples.start)
+        return prepared
 
     def check_numbers(self, mean: Tensor, step: int) -> None:
         """Stop a run that diverged before it is written down."""
@@ -238,6 +250,9 @@ class Run(TrainingRun):
                 begin = None if start is None else start(clamp)
                 settled = infer(network, clamp, method, initial=begin)
                 total += float(settled.energy.double().sum())
+        if not math.isfinite(total):
+            found, advice = f"a validation energy of {total:g}", "Scale them as those of training."
+            raise RuntimeError(refusal("train (validation)", found, "a finite number", advice))
         return total / len(self.validation)
 
 

@@ -46,12 +46,13 @@ class PCTrainingSettings:
     """Of "sgd"."""
     weight_decay: float = 0.0
     schedule: Callable[[float], float] | None = None
-    """Time in epochs -> what the learning rates are multiplied by."""
+    """Time in epochs -> what the learning rates are multiplied by. Runs are compared by its name,
+    arguments of `partial` and fields of a dataclass, not by its code."""
     largest_gradient: float | None = None
     """Longer gradients are cut to this norm, network and amortizer each."""
     score: str = "energy"
-    """What validation examples are judged by: "energy" of what is held, or "errors", the share of
-    them that `misclassified` counts."""
+    """What validation examples are judged by: "energy" of what is held, as whole inputs predict it
+    (without them, where the network settles), or "errors", the share that `misclassified` finds."""
     patience: int | None = None
     """Stop after this many epochs without a better score; the best weights are what is left."""
     seed: int = 0
@@ -75,6 +76,9 @@ class PCTrainingSettings:
         for name in ("amortizer_rate", "largest_gradient"):
             if getattr(self, name) is not None:
                 check_number(where, name, getattr(self, name), positive=True)
+        if self.schedule is not None and not callable(self.schedule):
+            found, advice = f"schedule {self.schedule!r}", "Such as lambda time: 0.9**time."
+            raise TypeError(refusal(where, found, "a function of time, or None", advice))
         if self.momentum and self.optimiser != "sgd":
             found, advice = f"momentum {self.momentum:g} of {self.optimiser!r}", "Take 'sgd'."
             raise ValueError(refusal(where, found, "momentum 0", advice))

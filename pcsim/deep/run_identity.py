@@ -102,6 +102,11 @@ def plain_text(value: Any) -> str:
     if isinstance(value, partial):
         inner = ", ".join(map(plain_text, (*value.args, *value.keywords.items())))
         return f"partial({plain_text(value.func)}, {inner})"
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = ", ".join(
+            f"{one.name}={plain_text(getattr(value, one.name))}" for one in fields(value)
+        )
+        return f"{type(value).__qualname__}({inner})"
     if callable(value):
         return str(getattr(value, "__qualname__", type(value).__qualname__))
     if isinstance(value, list | tuple):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -61,8 +62,11 @@ class Trained:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The record of the lowest validation (without one: training) free energy."""
-        return min(self.history, key=score)
+        """The record of the lowest validation (without one: training) free energy.
+
+        Of equals the last, whose weights are the ones that patience leaves.
+        """
+        return self.history[best_epoch(self.history)]
 
 
 class TrainingRun(ABC):
@@ -100,6 +104,9 @@ class TrainingRun(ABC):
         self.where, self.step, self.optimisers = where, step, optimisers
         self.epochs, self.group, self.identity = settings, group, identity
         self.folder = None if folder is None else Path(folder)
+        if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
+            found, expected = f"a file {self.folder}", "a folder, or a name that is free"
+            raise ValueError(refusal(where, found, expected))
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] | None = None
         self.best_epoch: int | None = None
@@ -133,7 +140,8 @@ class TrainingRun(ABC):
         """Run the epochs that are missing."""
         while len(self.history) < self.epochs.n_epochs and not self.is_stuck():
             epoch = len(self.history)
-            record = {"epoch": epoch, "train": self.learn(epoch), "validation": self.judge()}
+            record: dict[str, Any] = {"epoch": epoch, "train": self.learn(epoch)}
+            record["validation"] = self.agreed()
             self.history.append(record)
             self.keep()
             report(record)
@@ -143,6 +151,17 @@ class TrainingRun(ABC):
         if self.epochs.patience is not None and self.best is not None:
             load_module(self.where, self.step, self.best, "step.")
         self.step.eval()
+
+    def agreed(self) -> float | None:
+        """Judge the epoch alike in every process, or they would not stop at the same one."""
+        for buffer in self.step.buffers():
+            self.group.same(buffer)  # running means, of the shares of the batches that each saw
+        judged = self.judge()
+        if judged is None:
+            return None
+        told = torch.tensor(judged, dtype=torch.float64, device=self.group.device)
+        self.group.same(told)
+        return float(told)
 
     def is_stuck(self) -> bool:
         """Whether the last `patience` epochs brought nothing better."""
@@ -203,12 +222,16 @@ class TrainingRun(ABC):
             restore_optimiser(where, optimiser, tensors, prefix)
         self.history = list(record["history"])
         self.take(record)
-        if record.get("best_epoch", "unknown") != self.best_epoch:
-            self.mark_patience()
+        self.mark_patience(record.get("best_epoch", "unknown"))
         self.group.wait()
 
-    def mark_patience(self) -> None:
-        """Write down that patience began or ended, which says what weights the run is to leave."""
+    def mark_patience(self, before: int | str | None) -> None:
+        """Write down what weights the run is to leave, which patience says that began or ended.
+
+        The best are written anew if they are the last: the run may have been cut off between the
+        two.
+        """
         if self.best_epoch == len(self.history) - 1:
             self.write(BEST)
-        self.write(LAST)
+        if before != self.best_epoch:
+            self.write(LAST)

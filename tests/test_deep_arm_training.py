@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from training_cases import Stop
 
 from pcsim.deep.arm_training import restored, train_part
 from pcsim.deep.arms import Arm
@@ -14,10 +15,6 @@ from pcsim.storage import read_json
 
 SETTINGS = TrainingSettings(n_epochs=4, batch_size=16, learning_rate=1e-2, device="cpu")
 ARM = Arm(n_z=(3,), widths=((8,),), n_iterations=2)
-
-
-class Stop(Exception):
-    """Stands for Ctrl-C and kill -9."""
 
 
 class Calls:

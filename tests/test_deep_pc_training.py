@@ -14,6 +14,7 @@ import pytest
 import torch
 from pc_cases import filled, tensor
 from torch import nn
+from training_cases import Stop, stop_at
 
 from pcsim.deep.checkpoint import load_checkpoint
 from pcsim.deep.pc_clamp import Masked
@@ -75,18 +76,6 @@ def half_squares(network, clamp):
     """Return the mean of half the squared error of a feedforward pass."""
     with torch.no_grad():
         return 0.5 * float((network(clamp["input"]) - clamp["output"]).square().sum(1).mean())
-
-
-class Stop(Exception):
-    """Stands for Ctrl-C and kill -9."""
-
-
-def stop_at(n):
-    def after_epoch(done):
-        if done == n:
-            raise Stop
-
-    return after_epoch
 
 
 def test_backpropagation_is_that_of_a_loop_by_hand(clamp):

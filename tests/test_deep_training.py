@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from training_cases import Stop, stop_at
 
 from pcsim.deep.checkpoint import load_checkpoint, save_checkpoint
 from pcsim.deep.estimators import ScoreFunction
@@ -48,18 +49,6 @@ def x(rng):
 
 def weights(*modules):
     return {f"{i}.{n}": v.clone() for i, m in enumerate(modules) for n, v in m.state_dict().items()}
-
-
-class Stop(Exception):
-    """Stands for Ctrl-C and kill -9."""
-
-
-def stop_at(n):
-    def after_epoch(done):
-        if done == n:
-            raise Stop
-
-    return after_epoch
 
 
 @pytest.mark.parametrize(

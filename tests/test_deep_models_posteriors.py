@@ -125,6 +125,38 @@ def test_prior_and_start_agree(model, generator):
     torch.testing.assert_close(q.log_variance[1], -top[1].expand(4, -1), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("family", [MeanField, TopDown, FullCovariance, Point])
+def test_a_start_at_the_prior_leaves_no_trace_in_running_statistics(family, generator):
+    # Its examples are all alike, which says nothing of the latents that a decoder will see.
+    decoders = [FullyConnected(n, [4], normalization="batch", generator=generator) for n in (3, 2)]
+    model = LatentGaussian(5, (3, 2), decoders=decoders, generator=generator)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    start = family.at_prior(model.train(), 6)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    # It is where the model says, once it learns no more.
+    for one, other in zip(
+        start.parameters, family.at_prior(model.eval(), 6).parameters, strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_running_statistics_are_those_of_the_samples(generator):
+    decoders = [FullyConnected(n, [4], normalization="batch", generator=generator) for n in (3, 2)]
+    model = LatentGaussian(5, (3, 2), decoders=decoders, generator=generator).train()
+    norm = model.decoders[1].norms[0]
+    norm.momentum = 1.0  # the last batch alone
+    q = MeanField.at_prior(model, 50)
+    mean = torch.randn(50, 2, generator=generator)
+    q = MeanField((q.mean[0], mean), (q.log_variance[0], torch.full((50, 2), -30.0)))
+    q.sample(model, 1, generator)
+    sums = model.decoders[1].linears[0](mean).detach()
+    assert int(norm.num_batches_tracked) == 1
+    # Log variances are clamped at -15: samples are their means but for 5e-4.
+    torch.testing.assert_close(norm.running_mean, sums.mean(0), atol=2e-3, rtol=0)
+    torch.testing.assert_close(norm.running_var, sums.var(0), atol=5e-3, rtol=5e-3)
+
+
 def test_mean_field_densities_are_normal(model, generator):
     q = families(model, 4, generator)[0]
     draw = q.sample(model, 5, generator)

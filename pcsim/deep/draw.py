@@ -9,6 +9,8 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from pcsim.deep.networks import evaluating
+
 __all__ = ["Draw", "Levels", "Posterior", "bottom_first", "interleaved", "leaves", "prior_chain"]
 
 
@@ -90,10 +92,13 @@ def interleaved(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> tuple[
 
 
 def prior_chain(model: Levels, n_examples: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Means and log variances of the prior, each level given the means above it, (B, n_l)."""
+    """Means and log variances of the prior, each level given the means above it, (B, n_l).
+
+    All examples are alike here: batch normalization takes running statistics, and learns nothing.
+    """
     mean, log_variance = [], []
     above: Tensor | None = None
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         for level in range(len(model.n_z), 0, -1):
             here, spread = model.prior(level, above)
             shape = (n_examples, model.n_z[level - 1])

@@ -75,7 +75,12 @@ class Toy:
 
     def done(self) -> set[str]:
         """Return the finished pieces by key."""
-        found = self.out.glob("pieces/**/piece.json")
+        while True:
+            try:
+                found = list(self.out.glob("pieces/**/piece.json"))
+                break
+            except FileNotFoundError:  # a folder took its last name as it was looked through
+                continue
         whole = [path for path in found if ".part" not in str(path)]
         return {str(p.parent.relative_to(self.out / "pieces")).partition("@")[0] for p in whole}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcsim.deep.pc_energy import SquaredError
-from pcsim.deep.pc_network import PCNetwork, States
+from pcsim.deep.pc_network import PCNetwork, States, for_all
 from pcsim.messages import refusal
 
 __all__ = ["Clamp", "Masked", "Problem", "pose"]
@@ -161,8 +161,7 @@ def lay_out(
         if name in idle:
             continue
         prediction = predictions[name] = network.predict(name, states)
-        mean = node.energy.mean(prediction)
-        mean = mean if len(mean) == n else mean.expand(n, *mean.shape[1:])
+        mean = for_all(node.energy.mean(prediction), n)
         state = known[name].detach() if name in known else mean
         check_shape(where, name, state, mean)
         if name in masked:

@@ -172,8 +172,6 @@ def conclude(
     if energy is None:
         with torch.no_grad():
             energy = problem.energy(everything)
-    if not torch.isfinite(energy).all():
-        raise diverged(method, n_steps)
     check_settled(problem, float(energy.sum()), n_steps, method, trace)
     return Settled(everything, energy, n_steps, trace, problem.idle)
 
@@ -181,7 +179,9 @@ def conclude(
 def check_settled(
     problem: Problem, total: float, n_steps: int, method: object, trace: tuple[float, ...]
 ) -> None:
-    """Refuse an energy, of the batch, out of all proportion to that of the start."""
+    """Refuse an energy, of the batch, not finite or out of all proportion to that of the start."""
+    if not math.isfinite(total):
+        raise diverged(method, n_steps)
     ordinary = float(sum(state.numel() for state in problem.start.values()))
     if total <= WORST * ordinary:
         return

@@ -34,7 +34,7 @@ from pcsim.deep.pc_inference import (
     settle,
     settle_fused,
 )
-from pcsim.deep.pc_network import PCNetwork, States
+from pcsim.deep.pc_network import PCNetwork, States, for_all
 from pcsim.deep.pc_plain import own_parameters
 from pcsim.messages import check_choice, check_number, refusal
 
@@ -295,18 +295,14 @@ def backprop_step(
     last = network.outputs[0]
     energy = network.nodes[last].energy
     states: States = dict(inputs)
+    # A root with a prior is the same for all examples of the inputs beside it; what depends on no
+    # input is predicted once, for all examples of the target.
+    n_inputs = len(next(iter(inputs.values()))) if inputs else 1
     for name, node in network.nodes.items():
         prediction = network.predict(name, states)
-        mean = node.energy.mean(prediction)
-        # A root with a prior is the same for all examples of the inputs beside it.
-        beside = bool(inputs) and not node.parents
-        states[name] = mean.expand(len(target), *mean.shape[1:]) if beside else mean
+        states[name] = for_all(node.energy.mean(prediction), n_inputs)
         if name == last:
-            # What depends on no input is predicted once, for all examples of the target.
-            alone = len(prediction) == 1 and not inputs
-            expected = (
-                prediction.expand(len(target), *prediction.shape[1:]) if alone else prediction
-            )
+            expected = prediction if inputs else for_all(prediction, len(target))
             check_shape("backprop_step", last, target, expected)
             loss = energy(target, prediction)
     if not loss.requires_grad:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pcsim.deep.pc_energy import Energy, SquaredError
 from pcsim.messages import refusal, unknown_name
 
-__all__ = ["Node", "PCNetwork", "Prior", "States"]
+__all__ = ["Node", "PCNetwork", "Prior", "States", "for_all"]
 
 IN_PLACE = ("iadd", "isub", "imul", "itruediv", "setitem")
 
@@ -206,8 +206,7 @@ class PCNetwork(nn.Module):
             if name in given:
                 states[name] = given[name]
                 continue
-            mean = node.energy.mean(self.predict(name, states))
-            states[name] = mean if len(mean) == n else mean.expand(n, *mean.shape[1:])
+            states[name] = for_all(node.energy.mean(self.predict(name, states)), n)
         return states
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -218,6 +217,11 @@ class PCNetwork(nn.Module):
         states = self.feedforward(dict(zip(self.inputs, inputs, strict=True)))
         found_outputs = tuple(states[name] for name in self.outputs)
         return found_outputs[0] if len(found_outputs) == 1 else found_outputs
+
+
+def for_all(value: Tensor, n: int) -> Tensor:
+    """Return a value of one example as that of n; of n as it is."""
+    return value if len(value) == n else value.expand(n, *value.shape[1:])
 
 
 def writes_over(predict: Callable[..., Tensor]) -> bool:

@@ -3,6 +3,8 @@
 Fashion-MNIST under a discretised Gaussian (bits a dimension), Omniglot under a Bernoulli of newly
 binarised images (nats), and at scale gpu CIFAR-10 where it is at hand, on one and two levels:
 direct and iterative inference from the same decoder weights, equal samples, paired by seed.
+Epochs are equal but in "direct-longer", a direct network that learns as many times longer as
+iterative inference evaluates the free energy more often: equal compute.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ TITLES = {"fashion_mnist": "Fashion-MNIST", "omniglot": "Omniglot", "cifar10": "
 PUBLISHED = {1: (5.823, 0.001, 5.64, 0.03), 2: (5.565, 0.002, 5.456, 0.005)}
 """Levels -> bits a dimension direct, its deviation, iterative, its deviation: CIFAR-10, thesis,
 table 3.2. Of Fashion-MNIST and Omniglot nothing of the kind was published: orderings only."""
-ARMS = ("direct", "iterative")
+RIVALS = ("direct", "direct-longer")
+ARMS = (*RIVALS, "iterative")
 MEASURES = ("importance", "bound")
 BINARY = ("omniglot",)
 
@@ -100,13 +103,16 @@ def pieces(settings: Mapping[str, Any]) -> list[Piece]:
     shared = {key: settings[key] for key in ("n_train", "n_test", "n_importance")}
     for (name, levels), kind in ((c, a) for c in cells(settings) for a in ARMS):
         arm = {
-            "inference": kind, "n_iterations": settings["n_iterations"],
-            "encoding": "gradient" if levels == 1 else "error", "normalise_x": kind == "direct",
+            "inference": kind.removesuffix("-longer"), "n_iterations": settings["n_iterations"],
+            "encoding": "gradient" if levels == 1 else "error",
+            "normalise_x": kind != "iterative",
             "n_z": settings["n_z"][:levels], "widths": settings["widths"][:levels],
         }  # fmt: skip
-        weight = float(levels * (settings["n_iterations"] if kind == "iterative" else 1))
+        more = settings["n_iterations"] + 1
+        weight = float(levels * (1 if kind == "direct" else more))
         for seed in settings["seeds"]:
             training = {"seed": seed, **settings["training"]}
+            training["n_epochs"] *= more if kind == "direct-longer" else 1
             kwargs = {"name": name, "arm": arm, **shared, "training": training}
             key = f"{name}/{levels}/{kind}/{seed}"
             whole = Piece(key=key, task=train_arm, kwargs=kwargs, weight=weight)
@@ -121,7 +127,7 @@ def collect(run: Run) -> None:
     settings = run.settings
     rows = ["data,levels,arm,seed,bound,importance,unit,active_units"]
     table = [
-        "data,levels,measure,unit,direct,iterative,difference,low,high,n_seeds,ordering,"
+        "data,levels,measure,unit,direct_arm,direct,iterative,difference,low,high,n_seeds,ordering,"
         "cifar10_direct,cifar10_iterative"
     ]
     results: dict[str, Any] = {}
@@ -142,13 +148,13 @@ def collect(run: Run) -> None:
                 numbers = f"{one['bound']:.4f},{one['importance']:.4f},{one['unit']},{units}"
                 rows.append(f"{name},{levels},{kind},{seed},{numbers}")
         direct, _, iterative, _ = PUBLISHED[levels]
-        for measure in MEASURES:
+        for measure, rival in ((m, r) for m in MEASURES for r in RIVALS):
             values = {kind: [one[measure] for one in seeds] for kind, seeds in found.items()}
-            pair = paired(values, *ARMS)
-            # Bits a dimension stand beside nothing in nats.
-            shown = measure == "importance" and unit(name) == "bits/dim"
+            pair = paired(values, rival, "iterative")
+            # Bits a dimension stand beside nothing in nats; the published epochs were equal.
+            shown = (measure, rival, unit(name)) == ("importance", "direct", "bits/dim")
             beside = f"{direct:g},{iterative:g}" if shown else ","
-            start = f"{name},{levels},{measure},{unit(name)}"
+            start = f"{name},{levels},{measure},{unit(name)},{rival}"
             table.append(f"{start},{pair.row},{pair.verdict},{beside}")
     write_text(run.folder / "arms.csv", "\n".join(rows) + "\n")
     write_text(run.folder / "table.csv", "\n".join(table) + "\n")
@@ -166,7 +172,7 @@ def figures(run: Run) -> dict[str, Figure]:
         for row, name in zip(grid, names, strict=True):
             found = {levels: results[f"{name}/{levels}"] for levels in run.settings["levels"]}
             draw_differences(row[0], found, name)
-            draw_learning(row[1], found, name)
+            draw_learning(row[1], found, name, run.settings)
             draw_steps(row[2], found, name)
         for ax, letter in zip(grid.flat, "abcdefghi", strict=False):
             ax.set_title(letter, loc="left", fontweight="bold")
@@ -174,23 +180,24 @@ def figures(run: Run) -> dict[str, Figure]:
 
 
 def draw_differences(ax: Any, found: Mapping[int, Any], name: str) -> None:
-    """Draw direct minus iterative of each seed and the interval, by both measures."""
+    """Draw direct minus iterative of each seed and the interval, by both measures and rivals."""
     from pcsim.deep.pairs import paired
     from pcsim.plots_style import OKABE_ITO
 
-    for (levels, arms), (place, measure) in (
-        (pair, m) for pair in found.items() for m in enumerate(MEASURES)
-    ):
-        pair = paired({k: [one[measure] for one in v] for k, v in arms.items()}, *ARMS)
-        x = levels + (-0.12, 0.12)[place]
-        shade = (OKABE_ITO["black"], OKABE_ITO["orange"])[place]
+    titles = {"direct": "equal epochs", "direct-longer": "equal compute"}
+    drawn = ((pair, m, r) for pair in found.items() for r in RIVALS for m in MEASURES)
+    for place, ((levels, arms), measure, rival) in enumerate(drawn):
+        pair = paired({k: [one[measure] for one in v] for k, v in arms.items()}, rival, "iterative")
+        x = levels + (-0.27, -0.09, 0.09, 0.27)[place % 4]
+        shade = OKABE_ITO["black" if measure == "importance" else "orange"]
         each = np.subtract(pair.first, pair.second)
         ax.plot([x - 0.06] * len(each), each, "o", color=shade, ms=2, alpha=0.6)
         half = 0.0 if math.isnan(pair.low) else pair.high - pair.difference
-        label = measure if levels == min(found) else None
-        marker = "os"[place]
+        style = {"color": shade, "mfc": shade if rival == "direct" else "white", "capsize": 2}
+        label = f"{titles[rival]}, {measure}" if levels == min(found) else None
         ax.errorbar(
-            x, pair.difference, half, fmt=marker, color=shade, capsize=2, ls="none", label=label
+            x, pair.difference, half, fmt="o" if rival == "direct" else "s", ls="none",
+            label=label, **style,
         )  # fmt: skip
     ax.axhline(0.0, color="0.6", lw=0.6)
     ax.set(xlim=(0.5, 2.5), xticks=sorted(found), xlabel="Levels", title=TITLES[name])
@@ -198,16 +205,19 @@ def draw_differences(ax: Any, found: Mapping[int, Any], name: str) -> None:
     ax.legend(fontsize=6)
 
 
-def draw_learning(ax: Any, found: Mapping[int, Any], name: str) -> None:
-    """Draw the training free energy against epochs, a line a seed."""
+def draw_learning(
+    ax: Any, found: Mapping[int, Any], name: str, settings: Mapping[str, Any]
+) -> None:
+    """Draw the training free energy against what learning costs, a line a seed."""
     for levels, arms in found.items():
         for kind, seeds in arms.items():
             for seed, one in enumerate(seeds):
                 style = look(kind, levels)
                 label = None if seed else f"{kind}, {levels} level{'s' * (levels > 1)}"
-                epochs = np.arange(1, len(one["history"]) + 1)
-                ax.plot(epochs, one["history"], lw=0.8, label=label, **style)
-    ax.set(xlabel="Epoch", ylabel=f"Training free energy ({unit(name)})")
+                cost = np.arange(1.0, len(one["history"]) + 1)
+                cost *= settings["n_iterations"] + 1 if kind == "iterative" else 1
+                ax.plot(cost, one["history"], lw=0.8, label=label, **style)
+    ax.set(xlabel="Evaluations per image", ylabel=f"Training free energy ({unit(name)})")
     ax.legend(fontsize=6)
 
 
@@ -216,8 +226,9 @@ def draw_steps(ax: Any, found: Mapping[int, Any], name: str) -> None:
     for levels, arms in found.items():
         values = np.mean([one["steps"] for one in arms["iterative"]], 0)
         ax.plot(np.arange(len(values)), values, marker="o", **look("iterative", levels))
-        level = np.mean([one["steps"][-1] for one in arms["direct"]])
-        ax.axhline(level, lw=0.8, **look("direct", levels))
+        for rival in RIVALS:
+            level = np.mean([one["steps"][-1] for one in arms[rival]])
+            ax.axhline(level, lw=0.8, **look(rival, levels))
     ax.set(xlabel="Inference iteration", ylabel=f"Test free energy ({unit(name)})")
 
 
@@ -225,7 +236,7 @@ def look(kind: str, levels: int) -> dict[str, Any]:
     """Return colour and line: the colour tells the inference, the line the depth."""
     from pcsim.plots_style import OKABE_ITO
 
-    shade = {"direct": "blue", "iterative": "black"}[kind]
+    shade = {"direct": "blue", "direct-longer": "green", "iterative": "black"}[kind]
     return {"color": OKABE_ITO[shade], "ls": "-" if levels == 1 else (0, (4, 1.5))}
 
 

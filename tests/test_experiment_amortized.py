@@ -11,6 +11,7 @@ import xarray as xr
 
 from pcsim import catalog, data
 from pcsim.experiment import run_experiment
+from pcsim.storage import read_json
 
 TRAINING = {"n_epochs": 1, "learning_rate": 1e-3, "batch_size": 32}
 TINY = {"n_z": (3,), "widths": ((8, 8),), "training": TRAINING}
@@ -55,6 +56,10 @@ def content(name):
 def table(run, name="table"):
     with (run.folder / f"{name}.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def results(run):
+    return read_json(run.folder / "results.json")
 
 
 def axes(figure):
@@ -171,7 +176,9 @@ def test_text_goes_on_in_parts_and_stands_beside_a_unigram(run_tiny, monkeypatch
     training = {**TRAINING, "n_epochs": 2}
     run = run_tiny("iterative_inference_text", n_importance=5, parts=2, training=training)
     rows = table(run)
-    assert len(rows) == 2 * 2 * 2
+    assert len(rows) == 2 * 2 * 3
+    epochs = {arm: len(seeds[0]["history"]) for arm, seeds in results(run)["bbc_news"].items()}
+    assert epochs == {"direct": 2, "direct-raw": 2, "direct-longer": 12, "iterative": 2}
     for row in rows:
         assert 1 < float(row["iterative"]) < 3 * WORDS
         assert 1 < float(row["unigram"]) < 3 * WORDS
@@ -192,7 +199,10 @@ def test_unigram_perplexity_of_even_counts_is_the_number_of_words(run_tiny):
 def test_images_are_paired_by_seed_in_their_own_unit(run_tiny):
     run = run_tiny("iterative_inference_images", n_train=64, n_test=5, n_importance=5, levels=(1,))
     rows = table(run)
-    assert [row["unit"] for row in rows] == ["bits/dim", "bits/dim", "nats", "nats"]
+    assert [row["unit"] for row in rows] == ["bits/dim"] * 4 + ["nats"] * 4
+    epochs = {arm: len(seeds[0]["history"]) for arm, seeds in results(run)["omniglot/1"].items()}
+    assert epochs == {"direct": 1, "direct-longer": 6, "iterative": 1}
+    assert [row["cifar10_direct"] for row in rows] == ["5.823"] + [""] * 7
     assert {row["ordering"] for row in rows} == {"undecided"}  # one seed has no interval
     for row in rows:
         difference = float(row["direct"]) - float(row["iterative"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -270,6 +271,31 @@ def test_weights_do_not_learn_from_what_is_not_finite(rng, path):
         trainer(tensor(rng, 4, 8), tensor(rng, 4, 3))
     for parameter, value in zip(network.parameters(), before, strict=True):
         assert torch.equal(parameter, value)
+
+
+@pytest.mark.parametrize("path", ["general", "fused", pytest.param("compiled", marks=needs_numba)])
+@pytest.mark.parametrize("kind", METHODS)
+def test_weights_do_not_learn_from_errors_that_ran_off_though_finite(rng, path, kind):
+    network = predictive_coding(plain(rng, nn.Tanh))
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    trainer = PlainTrainer(
+        network, replace(kind, n_steps=6, step=30.0), learning_rate=1e-9, path=path
+    )
+    x, y = tensor(rng, 4, 8), tensor(rng, 4, 3)
+    with pytest.raises(RuntimeError, match=r"at step 6 of \w+, steps of size 30.0, .*Lower"):
+        trainer(x, y)
+    for parameter, value in zip(network.parameters(), before, strict=True):
+        assert torch.equal(parameter, value)
+
+
+@pytest.mark.parametrize("path", ["general", "fused", pytest.param("compiled", marks=needs_numba)])
+def test_large_errors_that_were_large_at_the_start_are_learned_from(rng, path):
+    network = predictive_coding(plain(rng, nn.Tanh))
+    last = list(network.parameters())[-1]
+    before = last.detach().clone()
+    trainer = PlainTrainer(network, METHODS[0], learning_rate=1e-9, path=path)
+    trainer(tensor(rng, 4, 8), 1e4 * tensor(rng, 4, 3))
+    assert not torch.equal(last, before)
 
 
 def test_a_trainer_takes_inference_beyond_plain_steps():

@@ -49,7 +49,7 @@ class ColumnBuffers:
                 return False
         return True
 
-    def run(self, x: Tensor, y: Tensor, settings: tuple[int, int, bool, bool, float]) -> bool:
+    def run(self, x: Tensor, y: Tensor, settings: tuple[int, int, bool, float, float]) -> bool:
         """Run where the tensors lie, frozen weights as they were; return whether it settled."""
         frozen = [place[2] for place in self.places if not place[2].requires_grad]
         kept = [parameter.detach().clone() for parameter in frozen]
@@ -58,7 +58,7 @@ class ColumnBuffers:
             parameter.detach().copy_(value)
         return settled
 
-    def run_all(self, x: Tensor, y: Tensor, settings: tuple[int, int, bool, bool, float]) -> bool:
+    def run_all(self, x: Tensor, y: Tensor, settings: tuple[int, int, bool, float, float]) -> bool:
         """Run and move all weights (see `pc_kernel.run`)."""
         from pcsim.deep.pc_kernel import run_at
 

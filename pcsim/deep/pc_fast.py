@@ -19,7 +19,7 @@ from pcsim.deep.pc_column import ColumnBuffers, column_buffers, lie_plainly
 from pcsim.deep.pc_descent import GradientDescent, steps_of
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_gradients import energy_gradients, trainable
-from pcsim.deep.pc_inference import check_finite, diverged, infer, take_steps
+from pcsim.deep.pc_inference import WORST, diverged, infer, largest_misfit, misfit, take_steps
 from pcsim.deep.pc_network import PCNetwork, States
 from pcsim.messages import check_choice, check_number, refusal
 
@@ -86,8 +86,8 @@ class PlainTrainer:
 
     Every call holds the input and the output, starts at the feedforward pass, settles by `method`
     and moves weights and biases by `learning_rate` times weighted error times presynaptic rate,
-    averaged over the batch. Frozen parameters stay. Activities that are not finite end in a
-    RuntimeError and leave the weights as they were.
+    averaged over the batch. Frozen parameters stay. Activities that run off (as in `infer`) end in
+    a RuntimeError and leave the weights as they were.
 
     Parameters
     ----------
@@ -220,13 +220,21 @@ class PlainTrainer:
             loop.begin(x, y)
             take_steps(loop, self.method, self.steps)
             loop.refresh()
-            check_finite(loop, self.method)
+            found, usual = misfit(loop), WORST * sum(state.numel() for state in loop.states)
+            if not found <= usual and not found <= largest_misfit(chain, x, y):
+                raise self._ran_off()
             loop.learn(self.learning_rate)
         self.states = dict(zip(chain.names, loop.states, strict=True))
 
     def _compiled(self, chain: Chain, column: ColumnBuffers, x: Tensor, y: Tensor) -> None:
         in_errors = isinstance(self.method, ErrorOptimisation)
-        settings = (int(in_errors), self.method.n_steps, chain.softmax, True, self.learning_rate)
-        if not column.run(x, y, settings):
-            raise diverged(self.method, self.method.n_steps)
+        settings = (int(in_errors), self.method.n_steps, chain.softmax, self.learning_rate)
+        settled = column.run(x, y, (*settings, WORST * column.states.size))
+        # Rarely the misfit was as large at the start: that is looked at when it matters.
+        if not settled and not column.run(x, y, (*settings, largest_misfit(chain, x, y))):
+            raise self._ran_off()
         self.states = column.by_name
+
+    def _ran_off(self) -> RuntimeError:
+        found = "errors not finite, or out of all proportion to the first ones,"
+        return diverged(self.method, self.method.n_steps, found)

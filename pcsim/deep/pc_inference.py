@@ -10,7 +10,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from pcsim.deep.pc_chain import FusedLoop, chain_of, is_supervised
+from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of, is_supervised
 from pcsim.deep.pc_clamp import Clamp, Masked, Problem, pose
 from pcsim.deep.pc_descent import AdamDescent, GradientDescent, Visit, steps_of
 from pcsim.deep.pc_errors import ErrorOptimisation
@@ -191,11 +191,26 @@ def check_settled(
         raise diverged(method, n_steps, f"an energy of {total:.3g}, {first:.3g} before,")
 
 
-def check_finite(loop: FusedLoop, method: GradientDescent | ErrorOptimisation) -> None:
-    """Refuse fresh errors that are not finite, before weights learn from them."""
-    total = sum(float(error.sum()) for error in loop.errors[1:])
-    if not math.isfinite(total):
-        raise diverged(method, method.n_steps)
+def misfit(loop: FusedLoop) -> float:
+    """Return half the squared fresh errors of a batch, weighted by their precisions.
+
+    Of squared errors it is the energy less the logarithms of the precisions.
+    """
+    weighted = zip(loop.errors[1:], loop.chain.precisions, strict=True)
+    parts = [torch.dot(e.flatten(), e.flatten()) / precision for e, precision in weighted]
+    return 0.5 * float(torch.stack(parts).sum())
+
+
+def largest_misfit(chain: Chain, x: Tensor, y: Tensor) -> float:
+    """Return the largest misfit of a batch that has not diverged, as `check_settled` means it.
+
+    It is never below `WORST` times the number of states.
+    """
+    loop = FusedLoop(chain, x)
+    with torch.no_grad():
+        loop.begin(x, y)
+        loop.correct_all()
+    return WORST * max(misfit(loop), float(len(x) * sum(chain.sizes)))
 
 
 def diverged(

@@ -22,7 +22,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["run", "run_at"]
+__all__ = ["run_at"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -194,14 +194,16 @@ def settle_states(
     steps: Array,
     n_steps: int,
     softmax: bool,
-    at_rest: bool,
     layout: Array,
     scratch: Array,
 ) -> None:
-    """Take plain steps in the activities of one example; see `FusedLoop.descend` for `at_rest`."""
+    """Take plain steps in the activities of one example from the feedforward pass.
+
+    Below `lowest` nothing moves yet; see `FusedLoop.descend`.
+    """
     top = len(layout) - 1
     for count in range(n_steps):
-        lowest = max(1, top - 1 - count) if at_rest else 1
+        lowest = max(1, top - 1 - count)
         for level in range(lowest, top):
             predict(level, state, turned, biases, layout, scratch)
         for level in range(lowest, top + 1):
@@ -252,8 +254,12 @@ def add_changes(
     scratch: Array,
     changes: Array,
     shifts: Array,
-) -> None:
-    """Add one example's weighted errors times presynaptic rates."""
+) -> float:
+    """Add one example's weighted errors times presynaptic rates; return its misfit.
+
+    That is half its squared weighted errors over their precisions; see `pc_inference.misfit`.
+    """
+    misfit = 0.0
     for level in range(len(layout) - 1):
         if level:
             predict(level, state, turned, biases, layout, scratch)
@@ -261,6 +267,8 @@ def add_changes(
         here, above, start = layout[level, 1], layout[level + 1, 1], layout[level, 2]
         n_in, n_out = layout[level, 0], layout[level + 1, 0]
         errors = scratch[2, above : above + n_out]
+        for i in range(n_out):
+            misfit += 0.5 * errors[i] * errors[i] / precisions[level]
         times_slope(layout[level, 4], errors, scratch[1, above : above + n_out], n_out)
         rate = scratch[0, here : here + n_in]
         for i in range(n_out):
@@ -268,6 +276,7 @@ def add_changes(
             row = changes[start + i * n_in : start + (i + 1) * n_in]
             for j in range(n_in):
                 row[j] += errors[i] * rate[j]
+    return misfit
 
 
 @compiled
@@ -278,9 +287,9 @@ def run(
     precisions: Array,
     steps: Array,
     layout: Array,
-    settings: tuple[int, int, bool, bool, float],
-) -> None:
-    """Settle every example in place and, with a learning rate, change weights and biases.
+    settings: tuple[int, int, bool, float, float],
+) -> float:
+    """Settle every example in place, change weights and biases, return the misfit of all.
 
     Parameters
     ----------
@@ -294,20 +303,20 @@ def run(
         (nodes, 5): units, where they start, where the weights to the next node start, and the
         functions before and after that layer.
     settings
-        Mode (0 activities, 1 errors), number of steps, softmax at the output, whether to start
-        at the feedforward pass, and the learning rate.
+        Mode (0 activities, 1 errors), number of steps, softmax at the output, the learning rate,
+        and (for `run_at`) the largest misfit to learn from.
     """
-    mode, n_steps, softmax, feedforward, learning_rate = settings
+    mode, n_steps, softmax, learning_rate, _ = settings
     scratch = np.zeros((5, states.shape[1]), dtype=states.dtype)
     turned = np.empty_like(weights)
     turn(weights, layout[:, 0], turned)
     changes, shifts = np.zeros_like(weights), np.zeros_like(biases)
-    top = len(layout) - 1
+    top, misfit = len(layout) - 1, 0.0
     for k in range(len(states)):
         state = states[k]
         for level in range(top):
             predict(level, state, turned, biases, layout, scratch)
-            if feedforward and level < top - 1:
+            if level < top - 1:
                 for i in range(layout[level + 1, 1], layout[level + 2, 1]):
                     state[i] = scratch[1, i]
         if mode == ERRORS:
@@ -316,26 +325,15 @@ def run(
             )
         else:
             settle_states(
-                state,
-                weights,
-                turned,
-                biases,
-                precisions,
-                steps,
-                n_steps,
-                softmax,
-                feedforward,
-                layout,
-                scratch,
+                state, weights, turned, biases, precisions, steps, n_steps, softmax, layout, scratch
             )
-        if learning_rate != 0.0:
-            add_changes(
-                state, turned, biases, precisions, softmax, layout, scratch, changes, shifts
-            )
+        misfit += add_changes(
+            state, turned, biases, precisions, softmax, layout, scratch, changes, shifts
+        )
     scale = learning_rate / len(states)
-    if learning_rate != 0.0:
-        weights += scale * changes
-        biases += scale * shifts
+    weights += scale * changes
+    biases += scale * shifts
+    return misfit
 
 
 @compiled
@@ -366,11 +364,12 @@ def run_at(
     precisions: Array,
     steps: Array,
     layout: Array,
-    settings: tuple[int, int, bool, bool, float],
+    settings: tuple[int, int, bool, float, float],
 ) -> int:
     """Run on tensors where they lie: input, output, then weight and bias (or 0) of each link.
 
-    Return 0, or, with nothing changed, 1 if the ends and 2 if what settled are not finite.
+    Return 0, or, with nothing changed, 1 if the ends are not finite and 2 if the misfit of what
+    settled is not, or above the largest of `settings`.
     """
     top, size = len(layout) - 1, states.itemsize
     n_in, n_out, last = layout[0, 0], layout[top, 0], layout[top, 1]
@@ -388,8 +387,8 @@ def run_at(
         take(addresses[2 + 2 * level], weights[start : start + layout[level, 0] * n])
         if addresses[3 + 2 * level]:
             take(addresses[3 + 2 * level], biases[above : above + n])
-    run(states, weights, biases, precisions, steps, layout, settings)
-    if not np.isfinite(states.sum()):
+    misfit = run(states, weights, biases, precisions, steps, layout, settings)
+    if not misfit <= settings[4]:
         return 2
     for level in range(top):
         start, above = layout[level, 2], layout[level + 1, 1] - n_in

@@ -180,27 +180,27 @@ def figures(run: Run) -> dict[str, Figure]:
 
 
 def draw_differences(ax: Any, found: Mapping[int, Any], name: str) -> None:
-    """Draw direct minus iterative of each seed and the interval, by both measures and rivals."""
+    """Draw direct minus iterative of each seed and the interval, by rival and measure."""
     from pcsim.deep.pairs import paired
     from pcsim.plots_style import OKABE_ITO
 
-    titles = {"direct": "equal epochs", "direct-longer": "equal compute"}
-    drawn = ((pair, m, r) for pair in found.items() for r in RIVALS for m in MEASURES)
-    for place, ((levels, arms), measure, rival) in enumerate(drawn):
-        pair = paired({k: [one[measure] for one in v] for k, v in arms.items()}, rival, "iterative")
-        x = levels + (-0.27, -0.09, 0.09, 0.27)[place % 4]
-        shade = OKABE_ITO["black" if measure == "importance" else "orange"]
+    equal = {"direct": "epochs", "direct-longer": "compute"}
+    places = [(levels, rival) for levels in found for rival in RIVALS]
+    for (place, (levels, rival)), measure in ((p, m) for p in enumerate(places) for m in MEASURES):
+        values = {kind: [one[measure] for one in v] for kind, v in found[levels].items()}
+        pair = paired(values, rival, "iterative")
+        first = measure == MEASURES[0]
+        x, shade = place + (-0.15 if first else 0.15), OKABE_ITO["black" if first else "orange"]
         each = np.subtract(pair.first, pair.second)
-        ax.plot([x - 0.06] * len(each), each, "o", color=shade, ms=2, alpha=0.6)
+        ax.plot([x - 0.09] * len(each), each, "o", color=shade, ms=2, alpha=0.6)
         half = 0.0 if math.isnan(pair.low) else pair.high - pair.difference
-        style = {"color": shade, "mfc": shade if rival == "direct" else "white", "capsize": 2}
-        label = f"{titles[rival]}, {measure}" if levels == min(found) else None
-        ax.errorbar(
-            x, pair.difference, half, fmt="o" if rival == "direct" else "s", ls="none",
-            label=label, **style,
-        )  # fmt: skip
+        ax.errorbar(x, pair.difference, half, fmt="o", color=shade, capsize=2, ls="none")
+        if not place:
+            ax.plot([], [], "o", color=shade, label=measure)
     ax.axhline(0.0, color="0.6", lw=0.6)
-    ax.set(xlim=(0.5, 2.5), xticks=sorted(found), xlabel="Levels", title=TITLES[name])
+    names = [f"equal\n{equal[rival]},\n{n} level{'s' * (n > 1)}" for n, rival in places]
+    ax.set_xticks(range(len(places)), names)
+    ax.set(xlim=(-0.5, len(places) - 0.5), title=TITLES[name])
     ax.set_ylabel(f"Direct minus iterative ({unit(name)})")
     ax.legend(fontsize=6)
 
@@ -216,7 +216,9 @@ def draw_learning(
                 label = None if seed else f"{kind}, {levels} level{'s' * (levels > 1)}"
                 cost = np.arange(1.0, len(one["history"]) + 1)
                 cost *= settings["n_iterations"] + 1 if kind == "iterative" else 1
-                ax.plot(cost, one["history"], lw=0.8, label=label, **style)
+                # The first epochs of the longer one are those of the other.
+                above = 3 if kind == "direct" else 2
+                ax.plot(cost, one["history"], lw=0.8, label=label, zorder=above, **style)
     ax.set(xlabel="Evaluations per image", ylabel=f"Training free energy ({unit(name)})")
     ax.legend(fontsize=6)
 

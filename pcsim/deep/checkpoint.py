@@ -104,6 +104,11 @@ def load_module(where: str, module: nn.Module, tensors: Mapping[str, Tensor], pr
         for name, one in own.items()
         if name in given and given[name].shape != one.shape
     ]
+    problems += [
+        f"'{name}' of {given[name].dtype}, finer than {one.dtype}"
+        for name, one in own.items()
+        if name in given and given[name].dtype.itemsize > one.dtype.itemsize
+    ]
     if problems:
         found = f"a checkpoint with {problems[0]}" + (
             f" ({len(problems) - 1} more)" if len(problems) > 1 else ""

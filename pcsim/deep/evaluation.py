@@ -13,6 +13,7 @@ from pcsim.deep.draw import Posterior
 from pcsim.deep.inference import Evaluation, Inference, Inferred, Refinement, check_batch, infer
 from pcsim.deep.inference_gradient import GradientAscent
 from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.networks import evaluating
 from pcsim.deep.posteriors import Point
 from pcsim.messages import check_integer, refusal
 
@@ -46,7 +47,7 @@ def elbo(
         Published bounds use 1.
     """
     check_batch("elbo", model, x)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         return model.free_energy(x, q, n_samples=n_samples, generator=generator).elbo
 
 
@@ -93,7 +94,7 @@ def log_likelihood(
     n_samples = check_integer("log_likelihood", "n_samples", n_samples, low=1)
     chunk = check_integer("log_likelihood", "chunk", chunk, low=1)
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         for start in range(0, n_samples, chunk):
             n = min(chunk, n_samples - start)
             weights = model.free_energy(x, q, n_samples=n, generator=generator).importance
@@ -130,8 +131,10 @@ def perplexity(log_probability: Tensor, n_words: Tensor) -> float:
     ----------
     Marino (2021), thesis, section 3.5
     """
-    if log_probability.shape != n_words.shape or not bool((n_words > 0).all()):
-        found = f"{tuple(n_words.shape)} word counts down to {float(n_words.min()):g}"
+    fits = log_probability.shape == n_words.shape and n_words.numel() > 0
+    if not fits or not bool((n_words > 0).all()):
+        least = f" down to {float(n_words.min()):g}" if n_words.numel() else ""
+        found = f"{tuple(n_words.shape)} word counts{least}"
         expected = f"{tuple(log_probability.shape)} numbers above 0"
         raise ValueError(refusal("perplexity", found, expected, "Leave out empty documents."))
     return float((-log_probability.double() / n_words.double()).mean().exp())
@@ -185,7 +188,7 @@ def amortization_gap(
     )
     evaluation = Evaluation(n_samples=n_samples, generator=generator)
     states: list[Posterior] = []
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model, inference):
         first = evaluation.at(model, x, ended.q)
         for step in ascent.refine(model, x, evaluation, first):
             states.append(step.q)

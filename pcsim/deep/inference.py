@@ -22,7 +22,9 @@ from torch import Tensor
 from pcsim.deep.draw import Posterior
 from pcsim.deep.estimators import Estimator, Pathwise
 from pcsim.deep.full_covariance import FullCovariance
+from pcsim.deep.grad_mode import ordinary, outside_inference_mode
 from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.networks import evaluating
 from pcsim.deep.objective import FreeEnergy, Objective
 from pcsim.messages import check_integer, refusal
 
@@ -146,6 +148,7 @@ def infer(
     RuntimeError
         If the free energy of an example is no longer finite.
     """
+    check_objects("infer", inference, model)
     check_batch("infer", model, x)
     evaluation = Evaluation(
         n_samples=check_integer("infer", "n_samples", n_samples, low=1),
@@ -156,8 +159,8 @@ def infer(
     if n_iterations is not None:
         check_integer("infer", "n_iterations", n_iterations)
     trace, gradients = [], []
-    with torch.no_grad():
-        for step in inference.steps(model, x, evaluation, n_iterations):
+    with outside_inference_mode(), torch.no_grad(), evaluating(model, inference):
+        for step in inference.steps(model, ordinary(x.detach()), evaluation, n_iterations):
             trace.append(step.free_energy.total.detach())
             gradients.append(torch.stack([one.abs().mean() for one in step.gradient]))
             check_finite("infer", trace[-1], len(trace) - 1)
@@ -189,6 +192,15 @@ def surrogate(steps: Iterator[Step]) -> tuple[Tensor, Step]:
     return total / (n_learned * len(free_energy)), last
 
 
+def check_objects(where: str, inference: object, model: object) -> None:
+    """Refuse classes in place of objects, and the two in the wrong order."""
+    for what, one, method in (("inference", inference, "steps"), ("model", model, "free_energy")):
+        if isinstance(one, type) or not callable(getattr(one, method, None)):
+            found = f"{what} {one!r}" if isinstance(one, type) else f"a {type(one).__name__}"
+            advice = "Give the objects themselves: infer(inference, model, x)."
+            raise TypeError(refusal(where, found, f"an object of {what}", advice))
+
+
 def check_batch(where: str, model: LatentGaussian, x: Tensor) -> None:
     """Refuse what is not a finite batch (B, n_x) of data that the model's output can have.
 
@@ -217,6 +229,9 @@ def check_rows(where: str, model: LatentGaussian, x: Tensor) -> None:
 
 
 def _check_shape(where: str, model: LatentGaussian, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        found, advice = f"x of type {type(x).__name__}", "Use torch.as_tensor."
+        raise TypeError(refusal(where, found, "a tensor", advice))
     if x.ndim != 2 or x.shape[1] != model.n_x or len(x) == 0:
         found, expected = f"x of shape {tuple(x.shape)}", f"shape (B, {model.n_x}) with B above 0"
         raise ValueError(refusal(where, found, expected, "Flatten each example to one row."))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pcsim.deep.draw import Posterior
 from pcsim.deep.gaussians import bounded, noise
-from pcsim.deep.networks import FullyConnected
+from pcsim.deep.networks import FullyConnected, evaluating
 from pcsim.deep.objective import PLAIN, FreeEnergy, Objective, Terms
 from pcsim.deep.outputs import Bernoulli, Output
 from pcsim.messages import check_choice, check_integer, check_number, refusal
@@ -148,24 +148,27 @@ class LatentGaussian(nn.Module):
             return parameters
         return (*parameters, self.log_precision_x)
 
+    @torch.no_grad()
     def sample(
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Draw data and the latents behind them from the top down (ancestral sampling).
+        """Draw data and the latents behind them from the top down (ancestral sampling), detached.
 
         Returns
         -------
         x : (n, n_x)
         z : (n, n_l) a level, bottom first
         """
+        n = check_integer("sample", "n", n)
         z: list[Tensor] = []
         above: Tensor | None = None
-        for level in range(len(self.n_z), 0, -1):
-            mean, log_variance = self.prior(level, above)
-            eps = noise((n, self.n_z[level - 1]), mean, generator)
-            above = mean + (0.5 * log_variance).exp() * eps
-            z.insert(0, above)
-        return self.output.sample(self.output_parameters(z[0]), generator), tuple(z)
+        with evaluating(self):
+            for level in range(len(self.n_z), 0, -1):
+                mean, log_variance = self.prior(level, above)
+                eps = noise((n, self.n_z[level - 1]), mean, generator)
+                above = mean + (0.5 * log_variance).exp() * eps
+                z.insert(0, above)
+            return self.output.sample(self.output_parameters(z[0]), generator), tuple(z)
 
     def terms(
         self,

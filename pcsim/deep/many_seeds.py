@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pcsim.deep.copies import SeparateNoise, stack, unstack
 from pcsim.deep.distributed import find_device
 from pcsim.deep.estimators import ScoreFunction
+from pcsim.deep.grad_mode import ordinary, recording
 from pcsim.deep.inference import Evaluation, Inference, check_rows
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.training import Prepare
@@ -78,7 +79,7 @@ def train_together(
     """
     check_rows("train_together", models[0], x)
     check_together(models, inferences, settings, seeds)
-    with torch_settings(settings):
+    with recording(), torch_settings(settings):
         return Together(models, inferences, x, settings, seeds, prepare).finish()
 
 
@@ -97,7 +98,7 @@ class Together:
         self.settings, self.seeds, self.prepare = settings, seeds, prepare
         self.device = find_device(settings.device)
         self.dtype = torch.float64 if settings.precision == "float64" else torch.float32
-        self.x, self.n_x = x.to(self.device), models[0].n_x
+        self.x, self.n_x = ordinary(x.detach()).to(self.device), models[0].n_x
         self.size = min(settings.batch_size, len(x))
         pairs = zip(models, inferences, strict=True)
         self.alone = [TrainingStep(*pair).to(self.device, self.dtype) for pair in pairs]
@@ -178,6 +179,11 @@ def check_together(
     if not len(models) == len(inferences) == len(seeds) > 0:
         found = f"{len(models)} models, {len(inferences)} inferences and {len(seeds)} seeds"
         raise ValueError(refusal("train_together", found, "as many of each, at least one"))
+    for what, parts in (("models", models), ("inferences", inferences)):
+        learning = [id(one) for one in parts if isinstance(one, nn.Module)]
+        if len(set(learning)) < len(learning):
+            found, advice = f"the same object twice among the {what}", "Build one for each seed."
+            raise ValueError(refusal("train_together", found, "objects of their own", advice))
     for name, without in WITHOUT.items():
         if getattr(settings, name) != without:
             found, expected = f"{name} {getattr(settings, name)!r}", f"{without}"

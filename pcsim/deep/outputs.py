@@ -124,6 +124,13 @@ class Gaussian:
         elif self.limits is not None:
             found, advice = f"limits {self.limits} without bin_width", "Give the width of a bin."
             raise ValueError(refusal(where, found, "a bin_width beside limits", advice))
+        if self.bin_width is not None and self.limits is not None:
+            low, high = (check_number(where, "limits", one) for one in self.limits)
+            n_bins = (high - low) / self.bin_width
+            if not (high > low and abs(n_bins - round(n_bins)) < 1e-6 * n_bins):
+                found = f"limits {self.limits} for bins of {self.bin_width:g}"
+                expected = "a whole number of bins from the first to the second"
+                raise ValueError(refusal(where, found, expected))
 
     @property
     def n_parameters(self) -> int:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcsim.deep.pc_energy import SquaredError
+from pcsim.deep.grad_mode import ordinary
+from pcsim.deep.pc_energy import Energy, SquaredError
 from pcsim.deep.pc_network import PCNetwork, States, for_all
 from pcsim.messages import refusal
 
@@ -118,6 +119,7 @@ def pose(
     for name, value in begin.items():
         network.check_name(f"{where}: initial", name)
         check_values(where, f"initial {name!r}", value)
+        begin[name] = ordinary(value.detach())
     check_together(where, network, given, begin)
     free = tuple(name for name in network.names if name not in held)
     idle = idle_nodes(network, held, masked)
@@ -160,7 +162,7 @@ def lay_out(
     for name, node in network.nodes.items():
         if name in idle:
             continue
-        prediction = predictions[name] = network.predict(name, states)
+        prediction = predictions[name] = predicted(where, network, name, states)
         mean = for_all(node.energy.mean(prediction), n)
         state = known[name].detach() if name in known else mean
         check_shape(where, name, state, mean)
@@ -171,7 +173,44 @@ def lay_out(
         if isinstance(node.energy, SquaredError):
             precision = tuple(node.energy.log_precision.shape)
             check_precision(where, name, precision, tuple(state.shape[1:]))
+            check_type(where, name, node.energy.log_precision, state)
+        if name in known:
+            check_target(where, name, node.energy, state)
     return states, predictions
+
+
+def predicted(where: str, network: PCNetwork, name: str, states: States) -> Tensor:
+    """Return a prediction, or say which activities do not fit the layers behind it."""
+    try:
+        return network.predict(name, states)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        parents = network.nodes[name].parents
+        shapes = ", ".join(f"{one!r} {tuple(states[one].shape[1:])}" for one in parents)
+        found, expected = f"activities of shapes {shapes}", f"shapes that predict {name!r}"
+        advice = f"Its layers say: {str(error).splitlines()[0].rstrip('.')}."
+        raise ValueError(refusal(where, found, expected, advice)) from None
+
+
+def check_target(where: str, name: str, energy: Energy, state: Tensor) -> None:
+    """Refuse activities to which an energy gives no density."""
+    limits = getattr(energy, "limits", None)
+    if limits is None:
+        return
+    low, high = float(state.min()), float(state.max())
+    if low < limits[0] or high > limits[1]:
+        found = f"{name!r} from {low:.6g} to {high:.6g} under {type(energy).__name__}"
+        expected = "probabilities, 0 to 1" if limits[1] < math.inf else "weights of classes, from 0"
+        raise ValueError(refusal(where, found, expected, "Scale them, or take SquaredError."))
+
+
+def check_type(where: str, name: str, precision: Tensor, state: Tensor) -> None:
+    """Refuse precisions, one a unit, of another number type than the activities."""
+    if precision.ndim and precision.dtype != state.dtype:
+        found = f"precisions of {precision.dtype} at {name!r}"
+        advice = "Make them of the type of the network, or bring it to theirs with .to(...)."
+        raise ValueError(refusal(where, found, f"{state.dtype} as the activities", advice))
 
 
 def split_clamp(
@@ -193,10 +232,10 @@ def split_clamp(
                 found = f"a mask of shape {tuple(value.mask.shape)} for {name!r}"
                 expected = f"one that broadcasts to {tuple(value.value.shape)}"
                 raise ValueError(refusal(where, found, expected)) from None
-            masked[name] = (value.value.detach(), mask)
+            masked[name] = (ordinary(value.value.detach()), mask)
         else:
             check_values(where, f"clamp {name!r}", value)
-            held[name] = value.detach()
+            held[name] = ordinary(value.detach())
     return held, masked
 
 

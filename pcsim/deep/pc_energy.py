@@ -6,6 +6,7 @@ without the terms that depend on neither of them nor on a parameter.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, Self, final
 
 import torch
@@ -144,6 +145,8 @@ class CrossEntropy(nn.Module):
     """
 
     quadratic = False
+    limits = (0.0, math.inf)
+    """Between which the states lie; energies that have no such limits need not say so."""
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
@@ -188,6 +191,7 @@ class BinaryCrossEntropy(nn.Module):
     """
 
     quadratic = False
+    limits = (0.0, 1.0)
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()

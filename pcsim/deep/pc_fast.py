@@ -19,7 +19,15 @@ from pcsim.deep.pc_column import ColumnBuffers, column_buffers, lie_plainly
 from pcsim.deep.pc_descent import GradientDescent, steps_of
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_gradients import energy_gradients, trainable
-from pcsim.deep.pc_inference import WORST, diverged, infer, largest_misfit, misfit, take_steps
+from pcsim.deep.pc_inference import (
+    WORST,
+    check_method,
+    diverged,
+    infer,
+    largest_misfit,
+    misfit,
+    take_steps,
+)
 from pcsim.deep.pc_network import PCNetwork, States
 from pcsim.messages import check_choice, check_number, refusal
 
@@ -122,6 +130,7 @@ class PlainTrainer:
         path: str = "auto",
     ) -> None:
         check_choice("PlainTrainer", "path", path, ("auto", *PATHS))
+        check_method("PlainTrainer", method)
         check_number("PlainTrainer", "learning_rate", learning_rate, low=0.0)
         if len(network.inputs) != 1 or len(network.outputs) != 1:
             found = f"inputs {list(network.inputs)} and outputs {list(network.outputs)}"

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pcsim.deep.pc_chain import chain_of
-from pcsim.deep.pc_clamp import Clamp
+from pcsim.deep.pc_clamp import Clamp, check_together, check_values, predicted
 from pcsim.deep.pc_gradients import trainable
 from pcsim.deep.pc_inference import Inference, Settled, infer
 from pcsim.deep.pc_learning import apply, learn
-from pcsim.deep.pc_network import Node, PCNetwork, States
+from pcsim.deep.pc_network import Node, PCNetwork, States, for_all
 from pcsim.messages import check_choice, refusal
 
 __all__ = ["amortized_gradients", "guess", "hybrid_step", "reverse_chain"]
@@ -80,9 +80,15 @@ def guess(amortizer: PCNetwork, clamp: Clamp) -> States:
         if not isinstance(value, Tensor):
             found = f"no whole clamp of {name!r}"
             raise ValueError(refusal("guess", found, "the amortizer's inputs held", "Clamp it."))
+        check_values("guess", f"clamp {name!r}", value)
         inputs[name] = value
+    check_together("guess", amortizer, inputs)
+    n = len(next(iter(inputs.values())))
     with torch.no_grad():
-        states = amortizer.feedforward(inputs)
+        states = dict(inputs)
+        for name in amortizer.nodes:
+            mean = amortizer.nodes[name].energy.mean(predicted("guess", amortizer, name, states))
+            states[name] = for_all(mean, n)
     return {name: state for name, state in states.items() if name not in clamp}
 
 

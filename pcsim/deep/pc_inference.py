@@ -10,6 +10,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
+from pcsim.deep.grad_mode import outside_inference_mode
 from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of, is_supervised
 from pcsim.deep.pc_clamp import Clamp, Masked, Problem, pose
 from pcsim.deep.pc_descent import AdamDescent, GradientDescent, Visit, steps_of
@@ -100,12 +101,21 @@ def infer(
     >>> bool((infer(network, {"input": x, "output": y}).energy > 0).all())
     True
     """
-    problem = pose(network, clamp, initial)
-    method = method or GradientDescent()
-    loop = None if record else settle_fused(problem, method)
-    if loop is None:
-        return settle(problem, method, record=record)
-    return conclude_fused(problem, loop, method)
+    method = GradientDescent() if method is None else method
+    check_method("infer", method)
+    with outside_inference_mode():
+        problem = pose(network, clamp, initial)
+        loop = None if record else settle_fused(problem, method)
+        if loop is None:
+            return settle(problem, method, record=record)
+        return conclude_fused(problem, loop, method)
+
+
+def check_method(where: str, method: object) -> None:
+    """Refuse what does not infer."""
+    if not callable(getattr(method, "visits", None)) or isinstance(method, type):
+        found, advice = f"method {method!r}", "Give the object itself, not its class."
+        raise TypeError(refusal(where, found, "inference, such as GradientDescent()", advice))
 
 
 def settle(problem: Problem, method: Inference, *, record: bool) -> Settled:
@@ -210,7 +220,10 @@ def largest_misfit(chain: Chain, x: Tensor, y: Tensor) -> float:
     with torch.no_grad():
         loop.begin(x, y)
         loop.correct_all()
-    return WORST * max(misfit(loop), float(len(x) * sum(chain.sizes)))
+    first = misfit(loop)
+    if not math.isfinite(first):
+        return -math.inf
+    return WORST * max(first, float(len(x) * sum(chain.sizes)))
 
 
 def diverged(
@@ -221,4 +234,6 @@ def diverged(
     size = "" if step is None else f" of size {step}"
     found = f"{what} at step {count} of {name}, steps{size}"
     advice = "Lower the step, or use GaussNewton or ErrorOptimisation(step='auto')."
+    if step in (None, "auto"):
+        advice = "Look for weights that have run off (lower the learning rate) and for large data."
     return RuntimeError(refusal("infer", found, "inference that settles", advice))

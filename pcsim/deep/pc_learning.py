@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pcsim.deep.pc_clamp import Clamp, check_shape, pose, split_clamp
+from pcsim.deep.pc_clamp import (
+    Clamp,
+    check_shape,
+    check_target,
+    check_together,
+    check_values,
+    pose,
+    predicted,
+    split_clamp,
+)
 from pcsim.deep.pc_descent import AdamDescent, GradientDescent
 from pcsim.deep.pc_gradients import (
     Gradients,
@@ -278,6 +287,24 @@ def parameter_norms(calls: list[tuple[str, nn.Module, float]], epsilon: float) -
     return {key: size + epsilon for key, size in sums.items()}
 
 
+def check_given(
+    where: str, network: PCNetwork, inputs: Mapping[str, Tensor], target: Tensor
+) -> None:
+    """Refuse inputs that are missing or unknown, and tensors that do not go together."""
+    missing = [name for name in network.inputs if name not in inputs]
+    if missing:
+        found = f"no activity of the inputs {missing}"
+        raise ValueError(refusal(where, found, "all of them", "Give them by their names."))
+    for name, value in inputs.items():
+        network.check_name(where, name)
+        check_values(where, f"input {name!r}", value)
+    if not isinstance(target, Tensor) or target.ndim > 1:  # else its shape is refused, by the loss
+        check_values(where, "the target", target)
+    last = network.outputs[0]
+    check_together(where, network, dict(inputs) | {last: target})
+    check_target(where, last, network.nodes[last].energy, target)
+
+
 def backprop_step(
     network: PCNetwork, inputs: Mapping[str, Tensor], target: Tensor, optimiser: Optimizer
 ) -> Tensor:
@@ -287,19 +314,21 @@ def backprop_step(
 
     Raises
     ------
-    ValueError
-        If the target has not the shape of the output, or every parameter is frozen.
+    ValueError, TypeError
+        If inputs or target do not fit the network, or every parameter is frozen.
     RuntimeError
         If the loss or its slope is not finite; the weights are then as they were.
     """
     last = network.outputs[0]
     energy = network.nodes[last].energy
-    states: States = dict(inputs)
+    check_given("backprop_step", network, inputs, target)
+    states: States = {name: value.detach() for name, value in inputs.items()}
+    target = target.detach()
     # A root with a prior is the same for all examples of the inputs beside it; what depends on no
     # input is predicted once, for all examples of the target.
     n_inputs = len(next(iter(inputs.values()))) if inputs else 1
     for name, node in network.nodes.items():
-        prediction = network.predict(name, states)
+        prediction = predicted("backprop_step", network, name, states)
         states[name] = for_all(node.energy.mean(prediction), n_inputs)
         if name == last:
             expected = prediction if inputs else for_all(prediction, len(target))

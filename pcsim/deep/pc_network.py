@@ -127,6 +127,8 @@ class PCNetwork(nn.Module):
 
     def with_energy(self, name: str, energy: Energy) -> PCNetwork:
         """Return a network of the same nodes and modules, but for the energy of one node."""
+        if name not in self.nodes:
+            raise unknown_name("with_energy", "predicted node", name, tuple(self.nodes))
         nodes = [
             replace(node, energy=energy) if node.name == name else node
             for node in self.nodes.values()

@@ -146,14 +146,22 @@ class Exact:
             raise ValueError(
                 refusal("Exact", found, f"at most {self.max_units}", "Use GaussNewton.")
             )
-        factor, failed = torch.linalg.cholesky_ex(matrix_of(curve))
-        if failed:
+        matrix = matrix_of(curve)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        eps = torch.finfo(matrix.dtype).eps
+        # What is left of a unit's curvature once the units before it have taken their share: where
+        # that is rounding alone, some direction has no curvature.
+        own = factor.diagonal().square() / matrix.diagonal()
+        if failed or float(own.min()) < 100 * eps * n**0.5:
             found = "an energy without a single lowest point"
-            advice = "Give free inputs a prior, or hold more."
+            advice = "Give free inputs a prior, hold more, or compute in float64."
             raise ValueError(refusal("Exact", found, "a positive curvature", advice))
         errors = errors - torch.cholesky_solve(gradient.T, factor).T
         left = curve.quadratic(errors).gradient
-        if not bool(left.norm() <= self.tol * gradient.norm() + 1e-30):
+        # At its lowest point a network has no slope but rounding, to be measured by what it sums.
+        size = sum(float(state.square().sum()) for state in problem.start.values()) ** 0.5
+        rounding = 100 * eps * float(matrix.norm()) * size
+        if not bool(left.norm() <= self.tol * gradient.norm() + rounding):
             found = f"{float(left.norm() / gradient.norm()):.1e} of the slope left"
             advice = "Use GaussNewton for networks that are not linear or not quadratic."
             raise ValueError(refusal("Exact", found, "a linear network", advice))

@@ -12,7 +12,7 @@ from pcsim.deep.pc_clamp import Clamp
 from pcsim.deep.pc_descent import AdamDescent, GradientDescent
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_hybrid import hybrid_step
-from pcsim.deep.pc_inference import Inference
+from pcsim.deep.pc_inference import Inference, check_method
 from pcsim.deep.pc_learning import backprop_step, incremental_step, proximal_step, train_step
 from pcsim.deep.pc_network import PCNetwork
 from pcsim.messages import check_choice, check_number, refusal
@@ -59,13 +59,6 @@ class Rule(Protocol):
 
     def learn(self, learners: Learners, clamp: Clamp) -> Tensor:
         """Change the weights once or more; return the energy of each example before, (batch,)."""
-
-
-def check_method(where: str, method: object) -> None:
-    """Refuse what does not infer."""
-    if not callable(getattr(method, "visits", None)) or isinstance(method, type):
-        found, advice = f"method {method!r}", "Give the object itself, not its class."
-        raise TypeError(refusal(where, found, "inference, such as GradientDescent()", advice))
 
 
 def automatic() -> Inference:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from pcsim.deep.pc_energy import Energy, SquaredError
-from pcsim.deep.pc_network import Node, PCNetwork, is_in_place
+from pcsim.deep.pc_network import Node, PCNetwork
+from pcsim.deep.pc_unfit import refuse_drawn, refuse_overwritten, refuse_unfit
 from pcsim.messages import check_choice, refusal, unknown_name
 
 __all__ = ["predictive_coding"]
@@ -18,7 +21,6 @@ __all__ = ["predictive_coding"]
 CUTS = ("after_activation", "before_activation")
 map_arg: Any = fx.node.map_arg
 WEIGHTED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
-UNFIT = (nn.modules.batchnorm._BatchNorm,)
 
 
 def predictive_coding(
@@ -51,8 +53,15 @@ def predictive_coding(
     Returns
     -------
     PCNetwork
-        With inputs named as the arguments of `forward`, and the output named ``"output"`` (several:
-        ``"output_0"`` and so on).
+        With inputs named as the arguments of `forward` that have no default (the others keep
+        theirs), and the output named ``"output"``; several, a dictionary's too, are a tuple,
+        ``"output_0"`` and so on.
+
+    Raises
+    ------
+    ValueError
+        If the module cannot be traced, draws at random (dropout), ties examples together (batch
+        normalization) or writes over a value that is read elsewhere.
 
     Examples
     --------
@@ -64,16 +73,24 @@ def predictive_coding(
     """
     where = "predictive_coding"
     refuse_unfit(where, module)
+    before = torch.get_rng_state()
     graph = trace(where, module)
-    refuse_lost(where, graph)
+    refuse_drawn(where, graph, before)
+    refuse_overwritten(where, module, graph)
     outputs = output_values(graph)
     chosen = cut_values(where, module, graph, cut) | dict.fromkeys(outputs)
     called = {v: str(v.target) if v.op == "placeholder" else v.name for v in graph.nodes}
     for number, value in enumerate(outputs):
+        if value.op == "placeholder":
+            continue  # an input that is handed on keeps its name
         called[value] = "output" if len(outputs) == 1 else f"output_{number}"
     own = dict(energies or {})
     if output is not None:
-        own.update({called[value]: output for value in outputs})
+        twice = {called[value] for value in outputs} & set(own)
+        if twice:
+            found = f"energies for {sorted(twice)} and `output`"
+            raise ValueError(refusal(where, found, "one of them", "Leave one out."))
+        own.update({called[v]: output for v in outputs if v.op != "placeholder"})
     inputs = [called[value] for value in graph.nodes if value.op == "placeholder"]
     nodes = []
     for value in graph.nodes:
@@ -86,44 +103,36 @@ def predictive_coding(
     return PCNetwork(inputs, nodes, body=module, outputs=[called[value] for value in outputs])
 
 
-def refuse_unfit(where: str, module: nn.Module) -> None:
-    """Refuse layers that tie the examples of a batch together or draw at random."""
-    refuse_tied(where, module)
-    for name, part in module.named_modules():
-        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
-            found = f"{type(part).__name__} at {name!r}, whose predictions change at every step"
-            raise ValueError(refusal(where, found, "deterministic layers", "Remove it."))
-
-
-def refuse_tied(where: str, module: nn.Module) -> None:
-    """Refuse layers that tie the examples of a batch together."""
-    for name, part in module.named_modules():
-        if isinstance(part, UNFIT):
-            found = f"{type(part).__name__} at {name!r}, which ties the examples of a batch"
-            advice = "Take nn.GroupNorm or nn.LayerNorm."
-            raise ValueError(refusal(where, found, "layers that treat examples alone", advice))
-
-
-def refuse_lost(where: str, graph: fx.Graph) -> None:
-    """Refuse what is written over a value without a name: no prediction would contain it."""
-    for value in graph.nodes:
-        if not value.users and is_in_place(value.op, value.target, value.kwargs):
-            found = f"{value.name!r}, whose result nothing takes up"
-            advice = "Write x = x.relu_(), or x = torch.relu(x), instead of x.relu_()."
-            raise ValueError(refusal(where, found, "results that are passed on", advice))
-
-
 def trace(where: str, module: nn.Module) -> fx.Graph:
     """Return the graph of a module's forward pass."""
+    given = inspect.signature(module.forward).parameters.values()
+    fixed = {p.name: p.default for p in given if p.default is not inspect.Parameter.empty}
+    names = {p.name for p in given} - set(fixed)
     try:
-        graph = fx.Tracer().trace(module)
+        graph = fx.Tracer().trace(module, concrete_args=fixed or None)
     except (fx.proxy.TraceError, TypeError, NameError, RuntimeError) as error:
         found = f"{type(module).__name__}, which torch.fx cannot trace ({error})"
         advice = "Describe the graph yourself: PCNetwork(inputs, nodes)."
         raise ValueError(
             refusal(where, found, "a module without branches on data", advice)
         ) from None
+    if fixed:
+        drop_inputs(graph, names)
     return graph
+
+
+def drop_inputs(graph: fx.Graph, names: Collection[str]) -> None:
+    """Take out all inputs but those named: arguments at their defaults, and what checks them."""
+    gone: dict[fx.Node, None] = {}
+    for value in graph.nodes:
+        if value.op == "placeholder":
+            lost = str(value.target).lstrip("*") not in names
+        else:
+            lost = any(source in gone for source in value.all_input_nodes)
+        if lost:
+            gone[value] = None
+    for value in reversed(gone):
+        graph.erase_node(value)
 
 
 def output_values(graph: fx.Graph) -> list[fx.Node]:
@@ -150,8 +159,18 @@ def cut_values(
     ]
     if rule == "after_activation":
         sources = [source for layer in layers for source in layer.all_input_nodes]
-        return inputs | {source: None for source in sources if source.op != "get_attr"}
+        data = reached(graph)
+        return inputs | {source: None for source in sources if source in data}
     return inputs | {after_sums(layer): None for layer in layers}
+
+
+def reached(graph: fx.Graph) -> set[fx.Node]:
+    """Return the values that depend on an input; others are the same for all examples."""
+    found: set[fx.Node] = set()
+    for value in graph.nodes:
+        if value.op == "placeholder" or found & set(value.all_input_nodes):
+            found.add(value)
+    return found
 
 
 def after_sums(value: fx.Node) -> fx.Node:

@@ -18,14 +18,15 @@ from torch.optim import Optimizer
 
 from pcsim.deep.best_weights import restore_modules
 from pcsim.deep.distributed import Workers, share_of, workers
+from pcsim.deep.grad_mode import recording
 from pcsim.deep.pc_clamp import Clamp
 from pcsim.deep.pc_examples import Examples, misclassified, predicted_energy, supervised
 from pcsim.deep.pc_hybrid import guess
 from pcsim.deep.pc_inference import infer
 from pcsim.deep.pc_network import PCNetwork
 from pcsim.deep.pc_rules import Hybrid, Incremental, Learners, Proximal
-from pcsim.deep.pc_trace import refuse_tied
 from pcsim.deep.pc_training_settings import PCTrainingSettings
+from pcsim.deep.pc_unfit import refuse_tied
 from pcsim.deep.run_identity import described, plain_text
 from pcsim.deep.training_run import Trained, TrainingRun
 from pcsim.deep.training_step import (
@@ -104,7 +105,7 @@ def train(
     >>> done.history[-1]["train"] < 1e-3
     True
     """
-    with workers(settings.device) as group:
+    with recording(), workers(settings.device) as group:
         learners = Learners(network, amortizer).to(group.device)
         run = Run(learners, examples, validation, prepare, settings, group, folder)
         return run.run(after_epoch, progress=progress)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pcsim.deep.best_weights import restore
 from pcsim.deep.distributed import Workers, share_of, workers
+from pcsim.deep.grad_mode import ordinary, recording
 from pcsim.deep.inference import Evaluation, Inference, check_rows, infer
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import FullyConnected
@@ -93,7 +94,7 @@ def train(
     check_rows("train", model, x)
     if validation is not None:
         check_rows("train (validation)", model, validation)
-    with workers(settings.device) as group, torch_settings(settings):
+    with recording(), workers(settings.device) as group, torch_settings(settings):
         run = Run(model, inference, x, validation, prepare, settings, group, folder)
         run.check_data()
         return run.run(after_epoch, progress=progress)
@@ -122,8 +123,10 @@ class Run(TrainingRun):
         # A copy: what an estimator remembers is of one run, and settings are used for many.
         estimator = copy.deepcopy(settings.estimator)
         step = TrainingStep(model, inference, estimator).to(group.device, self.dtype)
-        self.x = x.to(group.device)
-        self.validation = None if validation is None else validation.to(group.device)
+        self.x = ordinary(x.detach()).to(group.device)
+        self.validation = None
+        if validation is not None:
+            self.validation = ordinary(validation.detach()).to(group.device)
         self.batch_size = share_of(min(settings.batch_size, len(x)), group)
         if settings.compile:
             for module in step.modules():

@@ -184,6 +184,21 @@ def check_number(
     return number
 
 
+def check_object(where: str, name: str, value: Any, method: str, expected: str) -> None:
+    """Refuse a class in place of an object, and what cannot do what is asked of it.
+
+    Examples
+    --------
+    >>> check_object("infer", "method", "adam", "visits", "a method")
+    Traceback (most recent call last):
+    TypeError: infer: found method 'adam', expected a method. Give the object itself, not its class.
+    """
+    if isinstance(value, type) or not callable(getattr(value, method, None)):
+        found = value.__name__ if isinstance(value, type) else repr(value)
+        found = f"{name} {found if len(found) < 80 else type(value).__name__}"
+        raise TypeError(refusal(where, found, expected, "Give the object itself, not its class."))
+
+
 def check_integer(where: str, name: str, value: Any, *, low: int = 0) -> int:
     """Return `value` as an integer not below `low`, or refuse it.
 

@@ -11,13 +11,17 @@ import torch
 from torch import nn
 
 from pcsim.deep.evaluation import elbo, log_likelihood, perplexity
+from pcsim.deep.evaluation_information import active_units, mutual_information
 from pcsim.deep.inference import infer
 from pcsim.deep.inference_direct import Direct
+from pcsim.deep.inference_exact import Exact as LinearExact
 from pcsim.deep.inference_gradient import PointEstimate
+from pcsim.deep.inference_hybrid import Hybrid
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.many_seeds import train_together
 from pcsim.deep.networks import FullyConnected
-from pcsim.deep.outputs import Gaussian
+from pcsim.deep.outputs import Bernoulli, Gaussian
+from pcsim.deep.pc_descent import AdamDescent
 from pcsim.deep.pc_energy import BinaryCrossEntropy, CrossEntropy, SquaredError
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_fast import PlainTrainer
@@ -29,6 +33,7 @@ from pcsim.deep.pc_newton import Exact, GaussNewton
 from pcsim.deep.pc_trace import predictive_coding
 from pcsim.deep.pc_training import train as train_network
 from pcsim.deep.pc_training_settings import PCTrainingSettings
+from pcsim.deep.posteriors import MeanField
 from pcsim.deep.training import TrainingSettings, restore, train
 
 
@@ -187,8 +192,16 @@ def test_arrays_and_lists_are_refused_with_a_way_out(refused):
 def test_classes_and_swapped_objects_are_refused(refused):
     model, inference = autoencoder()
     x = drawn(4, 6)
-    assert "Give the objects themselves" in refused(infer, Direct, model, x)
+    assert "inference Direct, expected inference" in refused(infer, Direct, model, x)
     assert "infer(inference, model, x)" in refused(infer, model, inference, x)
+    assert "refinement Exact" in refused(Hybrid, inference, LinearExact())
+    assert "guess Direct" in refused(Hybrid, Direct, inference)
+    assert "Write (3,)" in refused(LatentGaussian, 6, 3)
+    assert "output Bernoulli" in refused(LatentGaussian, 6, (3,), Bernoulli)
+    assert "energy of 'output' CrossEntropy" in refused(
+        predictive_coding, nn.Linear(3, 2), output=CrossEntropy
+    )
+    assert "two numbers" in refused(AdamDescent, betas=(0.9,))
     network = chain(4, 3, 2)
     clamp = {"input": drawn(6, 4), "output": drawn(6, 2)}
     for wrong in (GradientDescent, "adam"):
@@ -199,6 +212,19 @@ def test_classes_and_swapped_objects_are_refused(refused):
 @pytest.mark.parametrize("limits", [(0.0, math.nan), (1.0, 0.0), (0.0, 0.95), (0.5, 0.5)])
 def test_bins_that_do_not_fill_their_limits_are_refused(limits, refused):
     assert "limits" in refused(Gaussian, bin_width=0.1, limits=limits)
+
+
+def test_what_latents_say_of_means_that_ran_off_is_refused(refused):
+    means = torch.full((3, 2), math.nan)
+    assert "6 of 6 means" in refused(active_units, means)
+    q, draw = MeanField((means,), (torch.zeros(3, 2),)), torch.Generator()
+    assert "6 of 6 means" in refused(mutual_information, q, generator=draw)
+
+
+def test_a_feedforward_pass_of_less_than_one_example_is_refused(refused):
+    network = chain(4, 3, 2)
+    found = refused(network.feedforward, {"input": drawn(2, 4)}, n_examples=-1)
+    assert "n_examples -1" in found
 
 
 def test_perplexity_of_nothing_is_refused(refused):

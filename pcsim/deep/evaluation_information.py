@@ -85,6 +85,7 @@ def mutual_information(
         found, expected = f"level {level}", f"one of {len(q.mean)}, counted from 1"
         raise ValueError(refusal(where, found, expected, "Take a level that there is."))
     mean = q.mean[level - 1].detach().double()
+    check_means(where, mean)
     precision = (-bounded(q.log_variance[level - 1].detach().double())).exp()
     n, total = len(mean), 0.0
     for _ in range(n_samples):
@@ -95,6 +96,13 @@ def mutual_information(
             own = density.gather(1, rows[:, None])[:, 0]
             total += float((own - density.logsumexp(1) + math.log(n)).sum())
     return Information(total / (n * n_samples), n)
+
+
+def check_means(where: str, means: Tensor) -> None:
+    """Refuse means that are not finite: of inference that ran off."""
+    if not bool(torch.isfinite(means).all()):
+        found = f"{int((~torch.isfinite(means)).sum())} of {means.numel()} means NaN or infinite"
+        raise ValueError(refusal(where, found, "finite means", "Look at the inference first."))
 
 
 def log_densities(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
@@ -139,4 +147,5 @@ def active_units(means: Tensor, *, threshold: float = 0.01) -> Tensor:
     if means.ndim != 2 or len(means) < 2:
         found = f"means of shape {tuple(means.shape)}"
         raise ValueError(refusal("active_units", found, "(N, n) with N above 1"))
+    check_means("active_units", means)
     return means.double().var(0) > threshold

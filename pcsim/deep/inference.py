@@ -26,7 +26,7 @@ from pcsim.deep.grad_mode import ordinary, outside_inference_mode
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import evaluating
 from pcsim.deep.objective import FreeEnergy, Objective
-from pcsim.messages import check_integer, refusal
+from pcsim.messages import check_integer, check_object, refusal
 
 __all__ = [
     "Evaluation",
@@ -148,7 +148,9 @@ def infer(
     RuntimeError
         If the free energy of an example is no longer finite.
     """
-    check_objects("infer", inference, model)
+    order = "infer(inference, model, x)"
+    check_object("infer", "inference", inference, "steps", f"inference, as in {order}")
+    check_object("infer", "model", model, "free_energy", f"a model, as in {order}")
     check_batch("infer", model, x)
     evaluation = Evaluation(
         n_samples=check_integer("infer", "n_samples", n_samples, low=1),
@@ -190,15 +192,6 @@ def surrogate(steps: Iterator[Step]) -> tuple[Tensor, Step]:
     if total is None:
         return free_energy.new_zeros(()), last
     return total / (n_learned * len(free_energy)), last
-
-
-def check_objects(where: str, inference: object, model: object) -> None:
-    """Refuse classes in place of objects, and the two in the wrong order."""
-    for what, one, method in (("inference", inference, "steps"), ("model", model, "free_energy")):
-        if isinstance(one, type) or not callable(getattr(one, method, None)):
-            found = f"{what} {one!r}" if isinstance(one, type) else f"a {type(one).__name__}"
-            advice = "Give the objects themselves: infer(inference, model, x)."
-            raise TypeError(refusal(where, found, f"an object of {what}", advice))
 
 
 def check_batch(where: str, model: LatentGaussian, x: Tensor) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pcsim.deep.inference import Evaluation, Inference, Refinement, Step
 from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.messages import check_object
 
 __all__ = ["Hybrid"]
 
@@ -21,6 +22,9 @@ class Hybrid(nn.Module):
 
     def __init__(self, guess: Inference, refinement: Refinement) -> None:
         super().__init__()
+        check_object("Hybrid", "guess", guess, "steps", "inference, such as Direct(model)")
+        kind = "inference that goes on from a guess, such as Iterative(model)"
+        check_object("Hybrid", "refinement", refinement, "refine", kind)
         self.guess, self.refinement = guess, refinement
 
     def steps(

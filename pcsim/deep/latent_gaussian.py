@@ -13,7 +13,7 @@ from pcsim.deep.gaussians import bounded, noise
 from pcsim.deep.networks import FullyConnected, evaluating
 from pcsim.deep.objective import PLAIN, FreeEnergy, Objective, Terms
 from pcsim.deep.outputs import Bernoulli, Output
-from pcsim.messages import check_choice, check_integer, check_number, refusal
+from pcsim.messages import check_choice, check_integer, check_number, check_object, refusal
 from pcsim.priors import Prior
 
 __all__ = ["LatentGaussian"]
@@ -71,8 +71,13 @@ class LatentGaussian(nn.Module):
     ) -> None:
         super().__init__()
         self.n_x = check_integer("LatentGaussian", "n_x", n_x, low=1)
+        if not isinstance(n_z, Sequence):
+            found, advice = f"n_z {n_z!r}", "Write (3,) for one level of three latents."
+            raise TypeError(refusal("LatentGaussian", found, "a size a level", advice))
         self.n_z = tuple(check_integer("LatentGaussian", "n_z", n, low=1) for n in n_z)
         self.output: Output = Bernoulli() if output is None else output
+        kind = "an output, such as Bernoulli()"
+        check_object("LatentGaussian", "output", self.output, "log_prob", kind)
         self.prior_precision = _checked(prior_precision)
         check_choice("LatentGaussian", "top_prior", top_prior, ("standard", "learned"))
         self.priors = _fitting(self.n_z, priors)

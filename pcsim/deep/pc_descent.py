@@ -101,6 +101,8 @@ class AdamDescent:
 
     def __post_init__(self) -> None:
         check_descent("AdamDescent", self.n_steps, self.step, self.threshold, self.tol)
+        if len(self.betas) != 2:
+            raise ValueError(refusal("AdamDescent", f"betas {self.betas}", "two numbers"))
         for beta in self.betas:
             check_number("AdamDescent", "betas", beta, low=0.0, high=1.0 - 1e-9)
 

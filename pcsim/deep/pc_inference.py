@@ -16,7 +16,7 @@ from pcsim.deep.pc_clamp import Clamp, Masked, Problem, pose
 from pcsim.deep.pc_descent import AdamDescent, GradientDescent, Visit, steps_of
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_network import PCNetwork, States
-from pcsim.messages import refusal
+from pcsim.messages import check_object, refusal
 
 __all__ = [
     "AdamDescent",
@@ -113,9 +113,7 @@ def infer(
 
 def check_method(where: str, method: object) -> None:
     """Refuse what does not infer."""
-    if not callable(getattr(method, "visits", None)) or isinstance(method, type):
-        found, advice = f"method {method!r}", "Give the object itself, not its class."
-        raise TypeError(refusal(where, found, "inference, such as GradientDescent()", advice))
+    check_object(where, "method", method, "visits", "inference, such as GradientDescent()")
 
 
 def settle(problem: Problem, method: Inference, *, record: bool) -> Settled:

@@ -13,7 +13,7 @@ from typing import Any, cast, final
 from torch import Tensor, nn
 
 from pcsim.deep.pc_energy import Energy, SquaredError
-from pcsim.messages import refusal, unknown_name
+from pcsim.messages import check_integer, refusal, unknown_name
 
 __all__ = ["Node", "PCNetwork", "Prior", "States", "for_all"]
 
@@ -202,6 +202,8 @@ class PCNetwork(nn.Module):
         if n_examples is None and not given:
             found, advice = "no activities and no `n_examples`", "Say how many to return."
             raise ValueError(refusal("feedforward", found, "one of them", advice))
+        if n_examples is not None:
+            check_integer("feedforward", "n_examples", n_examples, low=1)
         n = n_examples if n_examples is not None else max(len(v) for v in given.values())
         states: States = {name: given[name] for name in self.inputs}
         for name, node in self.nodes.items():

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from pcsim.deep.pc_energy import Energy, SquaredError
 from pcsim.deep.pc_network import Node, PCNetwork
 from pcsim.deep.pc_unfit import refuse_drawn, refuse_overwritten, refuse_unfit
-from pcsim.messages import check_choice, refusal, unknown_name
+from pcsim.messages import check_choice, check_object, refusal, unknown_name
 
 __all__ = ["predictive_coding"]
 
@@ -91,6 +91,9 @@ def predictive_coding(
             found = f"energies for {sorted(twice)} and `output`"
             raise ValueError(refusal(where, found, "one of them", "Leave one out."))
         own.update({called[v]: output for v in outputs if v.op != "placeholder"})
+    for name, given in own.items():
+        kind = "an energy, such as CrossEntropy()"
+        check_object(where, f"energy of {name!r}", given, "weighted_error", kind)
     inputs = [called[value] for value in graph.nodes if value.op == "placeholder"]
     nodes = []
     for value in graph.nodes:

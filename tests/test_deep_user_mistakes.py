@@ -136,6 +136,8 @@ def test_targets_that_an_energy_gives_no_density_are_refused(energy, target, wor
     assert words in refused(settle, network, clamp)
     assert words in refused(train_step, network, clamp, method, optimiser)
     assert words in refused(train_network, network, clamp, progress=False)
+    trainer = PlainTrainer(network, method, learning_rate=0.1)
+    assert words in refused(trainer, x, clamp["output"])
     assert words in refused(backprop_step, network, {"input": x}, clamp["output"], optimiser)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of
-from pcsim.deep.pc_clamp import check_together, check_values
+from pcsim.deep.pc_clamp import check_target, check_together, check_values
 from pcsim.deep.pc_column import ColumnBuffers, column_buffers, lie_plainly
 from pcsim.deep.pc_descent import GradientDescent, steps_of
 from pcsim.deep.pc_errors import ErrorOptimisation
@@ -201,6 +201,9 @@ class PlainTrainer:
         ends, weight = (chain.sizes[0], chain.sizes[-1]), chain.links[0].layer.weight
         same = all(v.dtype == weight.dtype and v.device == weight.device for v in (x, y))
         if same and x.shape == (len(x), ends[0]) and y.shape == (len(x), ends[1]) and len(x):
+            if chain.softmax:
+                last = chain.names[-1]
+                check_target("PlainTrainer", last, self.network.nodes[last].energy, y)
             return
         for what, value, size in (("x", x, ends[0]), ("y", y, ends[1])):
             check_values("PlainTrainer", what, value)

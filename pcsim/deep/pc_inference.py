@@ -212,7 +212,7 @@ def misfit(loop: FusedLoop) -> float:
 def largest_misfit(chain: Chain, x: Tensor, y: Tensor) -> float:
     """Return the largest misfit of a batch that has not diverged, as `check_settled` means it.
 
-    It is never below `WORST` times the number of states.
+    Not below `WORST` times the number of states, but minus infinity if the start is not finite.
     """
     loop = FusedLoop(chain, x)
     with torch.no_grad():

@@ -13,7 +13,7 @@ quoted): IL learns faster than BP-SGD at batch size 1, and is stable over far mo
 
 What differs: activities live before the rectifier for all rules (in the authors' code IL-SGD has
 them after it); the proximal share of the output's error is found once, at the feedforward start, as
-in `pcsim.deep.pc_learning.proximal_step`; IL-Adam has the published rate of CIFAR-10, the only one
+in `pcsim.deep.pc_proximal.proximal_step`; IL-Adam has the published rate of CIFAR-10, the only one
 there is, times 10. At quick: 3 seeds, 1,000 images instead of 50,000, 500 test images; for
 stability 300 instead of 20,000.
 """

@@ -20,10 +20,10 @@ from pcsim.deep.pc_learning import (
     energy_gradients,
     incremental_step,
     local_gradients,
-    proximal_step,
     train_step,
 )
 from pcsim.deep.pc_newton import Exact, GaussNewton
+from pcsim.deep.pc_proximal import proximal_step
 from pcsim.deep.pc_trace import predictive_coding
 
 

@@ -13,9 +13,10 @@ from torch.nn import functional
 from pcsim.deep.pc_clamp import Masked
 from pcsim.deep.pc_energy import SquaredError
 from pcsim.deep.pc_inference import GradientDescent, infer
-from pcsim.deep.pc_learning import backprop_step, proximal_step
+from pcsim.deep.pc_learning import backprop_step
 from pcsim.deep.pc_network import Node, PCNetwork
 from pcsim.deep.pc_newton import Exact
+from pcsim.deep.pc_proximal import proximal_step
 from pcsim.deep.pc_trace import predictive_coding
 
 

@@ -15,8 +15,8 @@ from pcsim.deep.pc_learning import (
     backprop_step,
     energy_gradients,
     local_gradients,
-    proximal_step,
 )
+from pcsim.deep.pc_proximal import proximal_step
 from pcsim.deep.pc_trace import predictive_coding
 
 

@@ -340,10 +340,12 @@ from dataclasses import replace
 import torch
 sys.path.insert(0, {tests!r})
 from test_deep_pc_training import RULES, SETTINGS, amortizer_of, build
+from pcsim.deep.pc_descent import GradientDescent
+from pcsim.deep.pc_rules import Incremental
 from pcsim.deep.pc_training import train
 clamp = torch.load({data!r}, weights_only=True)
 found = {{}}
-for name in ("settling", "hybrid", "backprop"):
+for name in ("settling", "hybrid", "backprop", "incremental", "proximal"):
     # Other weights in the second process: it must take over those of the first.
     network = build(seed=int(__import__("os").environ["RANK"]))
     amortizer = amortizer_of(network, RULES[name])
@@ -353,7 +355,8 @@ for name in ("settling", "hybrid", "backprop"):
                    [float(p.detach().abs().sum()) for p in network.parameters()]]
 print("RESULT " + json.dumps(found), flush=True)
 try:
-    train(network, clamp, replace(SETTINGS, rule=RULES["proximal"]), progress=False)
+    early = Incremental(method=GradientDescent(n_steps=3, tol=0.1))
+    train(network, clamp, replace(SETTINGS, rule=early), progress=False)
 except ValueError as error:
     print("REFUSED", error, flush=True)
 """

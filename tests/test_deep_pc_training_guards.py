@@ -17,8 +17,8 @@ from pcsim.deep.checkpoint import load_checkpoint
 from pcsim.deep.pc_energy import BinaryCrossEntropy
 from pcsim.deep.pc_hybrid import amortized_gradients
 from pcsim.deep.pc_inference import GradientDescent
-from pcsim.deep.pc_learning import proximal_step
 from pcsim.deep.pc_network import Node, PCNetwork, Prior
+from pcsim.deep.pc_proximal import proximal_step
 from pcsim.deep.pc_rules import (
     Backpropagation,
     Hybrid,

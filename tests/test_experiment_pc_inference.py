@@ -16,9 +16,9 @@ from pcsim.deep.pc_comparison import Change, Lesson, Networks, change_weights, e
 from pcsim.deep.pc_descent import GradientDescent
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
 from pcsim.deep.pc_hybrid import guess
-from pcsim.deep.pc_learning import proximal_step
 from pcsim.deep.pc_lessons import Images
 from pcsim.deep.pc_perception import Perception, PerceptionSettings
+from pcsim.deep.pc_proximal import proximal_step
 from pcsim.deep.pc_replicas import Replicas, Settling
 from pcsim.deep.pc_trace import predictive_coding
 from pcsim.experiment import run_experiment

@@ -174,7 +174,7 @@ def proximal(net: Replicas, change: Change, rates: Tensor, x: Tensor, y: Tensor)
     slopes are divided by :math:`n_l`, and the output's error is multiplied by
     :math:`n_L\alpha/(1 + n_L\alpha)` during inference and in the change, :math:`n_L` at the
     feedforward start and :math:`\alpha` the learning rate. With backpropagated errors this is the
-    control BP-prox. `pc_learning.proximal_step` is the same rule for one network of any kind, at
+    control BP-prox. `pc_proximal.proximal_step` is the same rule for one network of any kind, at
     any precisions.
 
     References

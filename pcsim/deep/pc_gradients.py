@@ -198,18 +198,18 @@ def layer_rule(layer: nn.Module, rate: Tensor, delta: Tensor) -> Iterable[tuple[
         yield convolution.bias, -delta.transpose(0, 1).flatten(1).sum(1)
 
 
-def entering(layer: nn.Module, rate: Tensor, n: int) -> float:
-    """Return the squared norm of all that meets the weights of a layer, a mean over n examples.
+def entering(layer: nn.Module, rate: Tensor, n: int) -> Tensor:
+    """Return the squared norms of all that meets the weights, means over n examples, (groups,).
 
     A layer that is used at many positions (a convolution, a linear layer along a sequence) meets
     an input at each: of a convolution the patches, which overlap. A bias meets 1 at each. This is
     the trace, and so at least the largest eigenvalue, of how half the squared sums of the layer
-    bend by its parameters; of groups of channels, which do not meet, the largest counts.
+    bend by its parameters. Groups of channels do not meet; linear layers have one group.
     """
     n, bias = min(n, len(rate)), getattr(layer, "bias", None) is not None
     if isinstance(layer, nn.Linear):
         positions = rate.numel() / rate.shape[-1] / n
-        return float(rate.square().sum()) / n + bias * positions
+        return (rate.square().sum() / n + bias * positions).reshape(1)
     convolution = cast(nn.Conv2d, layer)
     convolve = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}[rate.ndim]
     groups, width = convolution.groups, convolution.in_channels // convolution.groups
@@ -220,7 +220,7 @@ def entering(layer: nn.Module, rate: Tensor, n: int) -> float:
         dilation=convolution.dilation,
         groups=groups,
     ).transpose(0, 1)
-    return float(met.flatten(1).sum(1).max()) / n + bias * met[0].numel() / n
+    return met.flatten(1).sum(1) / n + bias * met[0].numel() / n
 
 
 def padded(convolution: nn.Conv2d, rate: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
-"""Learning in predictive-coding networks: local rules, their variants, and two references."""
+"""Learning in predictive-coding networks: settling, incremental steps, and backpropagation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from pcsim.deep.pc_clamp import (
@@ -18,20 +17,14 @@ from pcsim.deep.pc_clamp import (
     check_values,
     pose,
     predicted,
-    split_clamp,
 )
 from pcsim.deep.pc_descent import AdamDescent, GradientDescent
 from pcsim.deep.pc_gradients import (
     Gradients,
     chain_gradients,
     energy_gradients,
-    entering,
-    has_rule,
-    layers_of,
     local_gradients,
     loop_gradients,
-    precision_of,
-    trainable,
 )
 from pcsim.deep.pc_inference import (
     Inference,
@@ -39,20 +32,17 @@ from pcsim.deep.pc_inference import (
     conclude,
     conclude_fused,
     diverged,
-    infer,
     settle,
     settle_fused,
 )
 from pcsim.deep.pc_network import PCNetwork, States, for_all
-from pcsim.deep.pc_plain import own_parameters
-from pcsim.messages import check_choice, check_number, refusal
+from pcsim.messages import check_choice, refusal
 
 __all__ = [
     "backprop_step",
     "energy_gradients",
     "incremental_step",
     "local_gradients",
-    "proximal_step",
     "train_step",
 ]
 
@@ -151,99 +141,6 @@ def incremental_step(
     return conclude(again, states, len(trace) - 1, method, tuple(trace))
 
 
-def proximal_step(
-    network: PCNetwork,
-    clamp: Clamp,
-    method: Inference,
-    *,
-    rate: float,
-    epsilon: float = 0.25,
-    optimiser: Optimizer | None = None,
-) -> Settled:
-    r"""Settle, then move each layer to where it would meet its error (IL-prox).
-
-    .. math:: \Delta W = \frac{\langle\sum_p\delta_p\, r_p^\top\rangle}{n}, \qquad
-        n = \langle\textstyle\sum_p |r_p|^2 + b\rangle + \epsilon
-
-    with :math:`b = 1` where the layer has a bias, and :math:`\delta` the error behind the layer,
-    not weighted by its precision: the normalised step of a proximal update. The sums run over the
-    positions at which a layer is used: one in a plain network, each patch of a convolution, each
-    place of a sequence, and every call of a layer that several nodes share. As :math:`n` is at
-    least the largest curvature of half the squared error by the weights, the step never makes the
-    error behind a layer larger.
-
-    The output's error counts only by a share :math:`s = n\Pi\alpha/(1 + n\Pi\alpha)`, with
-    :math:`n` of the last layer behind it at the feedforward start, :math:`\Pi` the precision of the
-    output (or the weight of its cross-entropy) and :math:`\alpha` the learning `rate`. Inference
-    has :math:`s\Pi` in place of :math:`\Pi`; the step, without precisions, has
-    :math:`\delta = s\,(y - p)` from the settled prediction :math:`p`. With one layer, one example
-    and :math:`\epsilon = 0` nothing settles, and the step ends at the lowest point of
-    :math:`F + |\Delta W|^2 / 2\alpha`, which is :math:`\Delta W = s\,(y - p)\,r^\top / n`: the
-    precision is in :math:`s` alone. `pc_comparison.proximal` is the same rule for many networks at
-    precision 1. (The paper has precisions of 1; the authors' code renews :math:`n` and the output
-    at every step.)
-
-    Only layers with a local rule move (`has_rule`); precisions and other layers stay.
-
-    Parameters
-    ----------
-    rate
-        Learning rate; 2.5 to 100 in the paper.
-    epsilon
-        Added to the norm.
-    optimiser
-        If given, it takes the normalised gradients (IL-prox-Adam).
-
-    Returns
-    -------
-    Settled
-        What the weights were changed at; its energy is that of `network`.
-
-    References
-    ----------
-    Alonso et al. (2022), https://arxiv.org/abs/2206.00164; the authors' code.
-    """
-    check_number("proximal_step", "rate", rate, positive=True)
-    check_number("proximal_step", "epsilon", epsilon, low=0.0)
-    last, share = network.outputs[0], output_share(network, clamp, rate, epsilon)
-    softer = network.with_energy(last, network.nodes[last].energy.scaled(share))
-    settled = infer(softer, clamp, method)
-    with torch.no_grad():
-        energy = network.energy(settled.states, idle=settled.idle)
-    factors = {name: 1.0 / precision_of(node) for name, node in network.nodes.items()}
-    factors[last] = share * factors[last]
-    gradients = local_gradients(network, settled.states, factors=factors)
-    sizes = parameter_norms(presynaptic_norms(network, settled.states), epsilon)
-    normalised = {
-        name: gradients[name] / sizes[id(parameter)]
-        for name, parameter in trainable(network).items()
-        if id(parameter) in sizes
-    }
-    apply(network, normalised, optimiser)
-    return replace(settled, energy=energy)
-
-
-def output_share(network: PCNetwork, clamp: Clamp, rate: float, epsilon: float) -> Tensor | float:
-    """Return what a proximal step multiplies the output's error by: one number, or one a unit."""
-    last = network.outputs[0]
-    held, _ = split_clamp("proximal_step", network, clamp)
-    if not all(name in held for name in (*network.inputs, last)):
-        found = f"a clamp of {sorted(clamp)}"
-        raise ValueError(refusal("proximal_step", found, "whole inputs and the whole output"))
-    with torch.no_grad():
-        inputs = {name: held[name] for name in network.inputs}
-        guess = network.feedforward(inputs, len(held[last]))
-    calls = presynaptic_norms(network, guess)
-    behind = [layer for name, layer, _ in calls if name == last]
-    if not behind:
-        advice = "End the network with one, or use train_step."
-        found = f"no layer with a local rule in the prediction of {last!r}"
-        raise ValueError(refusal("proximal_step", found, "a linear layer there", advice))
-    norm = parameter_norms(calls, epsilon)[id(behind[-1].weight)]
-    reach = norm * rate * precision_of(network.nodes[last])
-    return reach / (1 + reach)
-
-
 def apply(network: PCNetwork, gradients: Gradients, optimiser: Optimizer | None) -> None:
     """Take the step of the optimiser, or the whole of minus the gradients."""
     with torch.no_grad():
@@ -254,37 +151,6 @@ def apply(network: PCNetwork, gradients: Gradients, optimiser: Optimizer | None)
                 parameter.sub_(gradients[name])
     if optimiser is not None:
         optimiser.step()
-
-
-def presynaptic_norms(
-    network: PCNetwork, states: Mapping[str, Tensor]
-) -> list[tuple[str, nn.Module, float]]:
-    """Return every call of a layer with a rule: node, layer, squared norm of what enters it."""
-    found: list[tuple[str, nn.Module, float]] = []
-    name = ""
-
-    def listen(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        found.append((name, layer, entering(layer, inputs[0], len(states[name]))))
-
-    parts = [part for node in network.nodes.values() for part in layers_of(network, node)]
-    hooks = [p.register_forward_hook(listen) for p in dict.fromkeys(parts) if has_rule(p)]
-    try:
-        with torch.no_grad():
-            for name in network.nodes:
-                network.predict(name, states)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
-
-
-def parameter_norms(calls: list[tuple[str, nn.Module, float]], epsilon: float) -> dict[int, float]:
-    """Return what the step of each parameter (by `id`) is divided by: its calls together."""
-    sums: dict[int, float] = {}
-    for _, layer, size in calls:
-        for parameter in own_parameters(layer) or ():
-            sums[id(parameter)] = sums.get(id(parameter), 0.0) + size
-    return {key: size + epsilon for key, size in sums.items()}
 
 
 def check_given(

@@ -13,8 +13,9 @@ from pcsim.deep.pc_descent import AdamDescent, GradientDescent
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_hybrid import hybrid_step
 from pcsim.deep.pc_inference import Inference, check_method
-from pcsim.deep.pc_learning import backprop_step, incremental_step, proximal_step, train_step
+from pcsim.deep.pc_learning import backprop_step, incremental_step, train_step
 from pcsim.deep.pc_network import PCNetwork
+from pcsim.deep.pc_proximal import Average, alone, proximal_step
 from pcsim.messages import check_choice, check_number, refusal
 
 __all__ = [
@@ -37,6 +38,8 @@ class Learners(nn.Module):
         Over the same nodes.
     optimisers
         Of the network and, with an amortizer, of it.
+    average
+        Mean over the processes that share a batch.
     """
 
     def __init__(
@@ -44,10 +47,11 @@ class Learners(nn.Module):
         network: PCNetwork,
         amortizer: PCNetwork | None = None,
         optimisers: tuple[Optimizer, ...] = (),
+        average: Average = alone,
     ) -> None:
         super().__init__()
         self.network, self.amortizer = network, amortizer
-        self.optimisers = optimisers
+        self.optimisers, self.average = optimisers, average
 
 
 class Rule(Protocol):
@@ -115,7 +119,7 @@ class Proximal:
         """Return the energy where the network settled with the weaker error of its output."""
         return proximal_step(
             learners.network, clamp, self.method, rate=self.rate, epsilon=self.epsilon,
-            optimiser=learners.optimisers[0],
+            optimiser=learners.optimisers[0], average=learners.average,
         ).energy  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from pcsim.deep.pc_examples import Examples, misclassified, predicted_energy, su
 from pcsim.deep.pc_hybrid import guess
 from pcsim.deep.pc_inference import infer
 from pcsim.deep.pc_network import PCNetwork
-from pcsim.deep.pc_rules import Hybrid, Incremental, Learners, Proximal
+from pcsim.deep.pc_rules import Hybrid, Incremental, Learners
 from pcsim.deep.pc_training_settings import PCTrainingSettings
 from pcsim.deep.pc_unfit import refuse_tied
 from pcsim.deep.run_identity import described, plain_text
@@ -152,6 +152,7 @@ class Run(TrainingRun):
         super().__init__(
             "train", learners, optimisers, settings, group, folder=folder, identity=identity
         )
+        learners.average = group.mean
         for tensor in learners.state_dict().values():
             group.same(tensor)
         self.first: Tensor | None = None
@@ -170,12 +171,12 @@ class Run(TrainingRun):
             raise ValueError(
                 refusal("train", f"{found} with {type(rule).__name__}", "both", advice)
             )
-        if group.count > 1 and isinstance(rule, Proximal | Incremental):
-            found = f"{type(rule).__name__} in {group.count} processes"
-            advice = "Its steps are not means of the processes' steps; take one process."
-            raise ValueError(
-                refusal("train", found, "InferenceLearning, Hybrid or backprop", advice)
-            )
+        if group.count > 1 and isinstance(rule, Incremental):
+            method = rule.method
+            if method.tol is not None or method.threshold is not None:
+                found = f"Incremental in {group.count} processes, which may stop at different steps"
+                advice = "Leave out tol and threshold, or take one process."
+                raise ValueError(refusal("train", found, "a fixed number of steps", advice))
 
     def identity_of(self, learners: Learners) -> dict[str, str]:
         """Return what the run is a run of."""

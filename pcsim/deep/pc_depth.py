@@ -1,4 +1,4 @@
-"""Very deep predictive-coding networks: residual links, and a parameterisation that keeps scale."""
+"""Very deep fully connected predictive-coding networks: residual links, and muPC scales."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def residual_network(
         p_L = a_L W_L\, g(z_{L-1})
 
     ``"mupc"`` draws every weight from N(0, 1) and scales by :math:`a_1 = D^{-1/2}`,
-    :math:`a = (NL)^{-1/2}`, :math:`a_L = N^{-1}` (D inputs, width N, depth L): activities and their
-    changes keep their size however deep and wide, and Adam's best rate moves little.
+    :math:`a = (NL)^{-1/2}`, :math:`a_L = N^{-1}` (D inputs, width N, depth L): activities keep
+    their size however deep and wide. `pc_mupc.mupc` scales any network, and says more of rates.
     ``"standard"`` has torch's initial weights and no scaling.
 
     Choose squared errors at the output of a deep network. What bends the energy there adds up over

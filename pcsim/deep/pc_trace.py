@@ -180,11 +180,16 @@ def after_sums(value: fx.Node) -> fx.Node:
     """Follow a value into the residual sum that alone uses it."""
     while len(value.users) == 1:
         (user,) = value.users
-        name = getattr(user.target, "__name__", user.target)
-        if name not in ("add", "iadd", "add_") or len(user.all_input_nodes) < 2:
+        if not is_sum(user):
             break
         value = user
     return value
+
+
+def is_sum(value: fx.Node) -> bool:
+    """Return whether a value is the sum of two others."""
+    name = getattr(value.target, "__name__", value.target)
+    return name in ("add", "iadd", "add_") and len(value.all_input_nodes) > 1
 
 
 def named_values(where: str, graph: fx.Graph, names: Sequence[str]) -> dict[fx.Node, None]:

@@ -265,6 +265,22 @@ def test_gradient_reaches_flow_and_context(model, generator):
     assert context.grad.any()
 
 
+def test_flows_of_other_sizes_are_refused(model, generator, refused):
+    flows = [Flow(k, n_context=2) for k in SIZES]
+    context = normal(generator, 4, 2)
+    assert Flowed.at_prior(model, 4, flows, context).context is context
+    for wrong, given, says in (
+        (flows[:1], context, "1 flows"),
+        (flows[::-1], context, "a flow of 2 at level 1"),
+        (flows, None, "a context of 0 for a flow with n_context 2"),
+        ([Flow(k) for k in SIZES], context, "a context of 2 for a flow with n_context 0"),
+        (flows, normal(generator, 3, 2), "a context of shape"),
+    ):
+        assert says in refused(Flowed.at_prior, model, 4, wrong, given)
+    assert "width" in refused(Flow, 3, widths=(0,))
+    assert "n" in refused(Flow, 0)
+
+
 def test_building_a_flow_leaves_the_global_state_alone():
     before = torch.get_rng_state()
     one, two = (Flow(3, generator=torch.Generator().manual_seed(5)) for _ in range(2))

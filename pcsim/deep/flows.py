@@ -116,7 +116,10 @@ class Flow(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.n = check_integer("Flow", "n", n, low=1)
         check_choice("Flow", "kind", kind, KINDS)
+        for width in widths:
+            check_integer("Flow", "width", width, low=1)
         check_integer("Flow", "n_steps", n_steps, low=1)
         if kind == "coupling" and n < 2:
             advice = "Take 'inverse_autoregressive' or 'planar'."
@@ -153,6 +156,30 @@ def _near_identity(steps: list[nn.Module]) -> None:
                 parameter.mul_(0.1)
 
 
+def check_flows(
+    flows: Sequence[nn.Module], n_z: Sequence[int], n_examples: int, context: Tensor | None
+) -> None:
+    """Refuse flows of other sizes than the levels', and a context that does not fit them."""
+    where = "Flowed"
+    if len(flows) != len(n_z):
+        expected = f"one for each of {len(n_z)} levels"
+        raise ValueError(refusal(where, f"{len(flows)} flows", expected))
+    size = 0 if context is None else context.shape[-1]
+    if context is not None and (context.ndim != 2 or len(context) not in (1, n_examples)):
+        found, expected = f"a context of shape {tuple(context.shape)}", f"({n_examples}, n_context)"
+        raise ValueError(refusal(where, found, expected))
+    for number, (flow, n) in enumerate(zip(flows, n_z, strict=True), start=1):
+        if not isinstance(flow, Flow):
+            continue  # one's own: what it takes is not known
+        if flow.n != n:
+            found, expected = f"a flow of {flow.n} at level {number}", f"Flow({n}, ...)"
+            raise ValueError(refusal(where, found, expected))
+        if flow.n_context != size:
+            found = f"a context of {size} for a flow with n_context {flow.n_context}"
+            advice = "Give both, or neither."
+            raise ValueError(refusal(where, found, "equal sizes", advice))
+
+
 @dataclass(frozen=True, eq=False)
 class Flowed:
     """Independent Gaussians, each level then moved by a flow of its own.
@@ -184,8 +211,14 @@ class Flowed:
         """Start the Gaussians at the prior, each level given the means of the level above.
 
         Flows take the number type of the model.
+
+        Raises
+        ------
+        ValueError
+            If flows do not fit the levels, or the context does not fit flows and examples.
         """
         mean, log_variance = prior_chain(model, n_examples)
+        check_flows(flows, [part.shape[-1] for part in mean], n_examples, context)
         for flow in flows:
             if next(flow.parameters()).dtype != mean[0].dtype:
                 flow.to(dtype=mean[0].dtype)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 from torch.func import jacrev, vmap
 
+from pcsim.deep.draw import Draw
 from pcsim.deep.estimators import Pathwise, ScoreFunction
 from pcsim.deep.flows import Flow, Flowed
 from pcsim.deep.gaussians import noise
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected
-from pcsim.deep.objective import Objective
+from pcsim.deep.objective import Objective, Terms
 from pcsim.deep.outputs import Bernoulli, Gaussian
 from pcsim.deep.posteriors import FullCovariance, MeanField, Point, TopDown
 
@@ -146,6 +148,77 @@ def test_estimators_agree_with_the_analytic_gradient(name, kl, generator):
         assert ((found.mean(0) - wanted[0]).abs() < 4 * found.std(0) / math.sqrt(n)).all()
 
 
+def grid(n_samples):
+    """Standard normal noise (S, points) of each sample, and the weight of each point."""
+    one = torch.linspace(-8, 8, 1201, dtype=torch.float64)
+    noise = torch.stack(torch.meshgrid(*[one] * n_samples, indexing="ij")).flatten(1)
+    weight = (-0.5 * noise.square().sum(0)).exp()
+    return noise, weight / weight.sum()
+
+
+def blind(sizes, **settings):
+    """A model whose data say nothing of its latents, so that divergences alone are weighed."""
+    model = LatentGaussian(3, sizes, Gaussian(4.0), prior_precision=0.7, **settings).double()
+    with torch.no_grad():
+        for head in model.heads:
+            head.weight.zero_()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "n_samples"), [*itertools.product(ESTIMATORS, [2]), ("pathwise", 1), ("none", 1)]
+)
+def test_free_nats_of_sampled_divergences_have_the_gradient_of_quadrature(
+    name, n_samples, generator
+):
+    q, n, free = (
+        MeanField((torch.tensor([[0.7]]).double(),), (-torch.ones(1, 1).double(),)),
+        40_000,
+        0.5,
+    )
+    leaf = q.detached()
+    (mean,), (log_variance,) = leaf.mean, leaf.log_variance
+    noise, weight = grid(n_samples)
+    z = mean + (0.5 * log_variance).exp() * noise
+    log_ratio = 0.5 * (z.square() - noise.square() - log_variance)
+    value = (log_ratio.mean(0).clamp(min=free) * weight).sum()
+    expected = torch.autograd.grad(0.8 * value, leaf.parameters)
+    objective = Objective(kl="sampled", free_bits=free, kl_weight=0.8)
+    model, x = blind((1,)), torch.zeros(n, 3).double()
+    _, gradient = ESTIMATORS[name]().gradient(
+        model, x, copies(q, n), n_samples, objective, generator
+    )
+    for found, wanted in zip(gradient, expected, strict=True):
+        assert abs(found.mean() - wanted.item()) < 4 * found.std() / math.sqrt(n)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_free_nats_of_divergences_given_the_level_above(name, generator):
+    """Closed forms, but the lower level's depends on the samples of the upper."""
+    n, free = 40_000, 0.9
+    model = blind((1, 1))
+    with torch.no_grad():
+        model.heads[1].weight.fill_(1.5)
+    means, log_variances = ((0.4, -0.3), (-1.2, -0.6))
+    q = MeanField(
+        tuple(torch.full((1, 1), m).double() for m in means),
+        tuple(torch.full((1, 1), v).double() for v in log_variances),
+    )
+    leaf = q.detached()
+    noise, weight = grid(2)
+    above = leaf.mean[1] + (0.5 * leaf.log_variance[1]).exp() * noise
+    spread = leaf.log_variance[0].exp() + (leaf.mean[0] - 1.5 * above).square()
+    lower = 0.5 * (0.7 * spread - 1 - math.log(0.7) - leaf.log_variance[0])
+    upper = leaf.log_variance[1].exp() + leaf.mean[1].square() - 1 - leaf.log_variance[1]
+    value = (lower.mean(0).clamp(min=free) * weight).sum() + (0.5 * upper).clamp(min=free).sum()
+    expected = torch.autograd.grad(value, leaf.parameters, materialize_grads=True)
+    estimator, x = ESTIMATORS[name](), torch.zeros(n, 3).double()
+    objective = Objective(free_bits=free)
+    _, gradient = estimator.gradient(model, x, copies(q, n), 2, objective, generator)
+    for found, wanted in zip(gradient, expected, strict=True):
+        assert abs(found.mean() - wanted.item()) <= 4 * found.std() / math.sqrt(n) + 1e-12
+
+
 def families(model, generator):
     flows = [Flow(n, generator=generator).double() for n in SIZES]
     context = normal(generator, 1, 2)
@@ -199,12 +272,14 @@ def test_both_estimators_teach_the_generative_model_alike(name, generator):
 
 def test_baselines_are_what_they_say():
     costs = [torch.tensor([[1.0], [3.0], [8.0]]), torch.tensor([[2.0], [5.0], [8.0]])]
-    others = ScoreFunction("leave_one_out")._baseline(costs[0])
-    assert others[:, 0].tolist() == [5.5, 4.5, 2.0]
+    none = [torch.zeros(3, 1)]
+    terms = Terms(Draw(none, none, none, none, none[0]), -costs[0])
+    weight = ScoreFunction("leave_one_out")._weight(Objective(), terms)
+    assert (costs[0] - weight)[:, 0].tolist() == pytest.approx([5.5, 4.5, 2.0], abs=1e-6)
     running = ScoreFunction("running_mean", decay=0.75)
     # never the cost of its own call: nothing, then 4, then 0.75 * 4 + 0.25 * 5
     for cost, expected in ((costs[0], 0.0), (costs[1], 4.0), (costs[0], 4.25)):
-        assert running._baseline(cost)[:, 0].tolist() == [expected] * 3
+        assert running._earlier(cost).item() == expected
 
 
 def test_baselines_lower_the_variance(generator):

@@ -69,13 +69,27 @@ def test_free_nats_cost_nothing_and_pull_nothing(model, generator):
 
 
 @pytest.mark.parametrize("objective", [Objective(), Objective(free_bits=1.5, kl_weight=0.3)])
-def test_cost_of_samples_averages_to_the_total(objective, model, generator):
+def test_the_total_owes_to_each_sample_what_it_would_be_less_without(objective, model, generator):
     q = MeanField.at_prior(model, 4)
-    q = MeanField((q.mean[0] + 3.0, q.mean[1] + 0.1), q.log_variance)
-    terms = model.terms(normal(generator, 4, 5), q, n_samples=5, generator=generator)
-    total, cost = objective.free_energy(terms).total, objective.cost(terms).mean(0)
-    free = 0.3 * 1.5 if objective.free_bits else 0.0  # level 2 pays a constant
-    torch.testing.assert_close(cost + free, total, rtol=1e-12, atol=0)
+    q = MeanField((q.mean[0] + 1.2, q.mean[1] + 0.1), q.log_variance)
+    terms = model.terms(normal(generator, 4, 5), q, n_samples=3, generator=generator)
+    likelihood, kl = terms.log_likelihood, objective.divergences(terms.draw)
+
+    def total(samples, divisor):
+        sums = kl[samples].sum(0) / divisor
+        free = sums.clamp(min=objective.free_bits) if objective.free_bits else sums
+        return -likelihood[samples].sum(0) / divisor + objective.kl_weight * free.sum(-1)
+
+    for sample in range(3):
+        others = [i for i in range(3) if i != sample]
+        cost = 3 * (total([0, 1, 2], 3) - total(others, 3))
+        advantage = 3 * (total([0, 1, 2], 3) - total(others, 2))
+        torch.testing.assert_close(objective.cost(terms)[sample], cost, rtol=1e-10, atol=1e-12)
+        found = objective.advantage(terms)[sample]
+        torch.testing.assert_close(found, advantage, rtol=1e-10, atol=1e-12)
+        if not objective.free_bits:
+            alone = -likelihood[sample] + kl[sample].sum(-1)
+            torch.testing.assert_close(cost, alone, rtol=1e-10, atol=1e-12)
 
 
 def test_annealing_rises_and_stays():

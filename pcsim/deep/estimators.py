@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pcsim.deep.draw import Posterior
 from pcsim.deep.latent_gaussian import LatentGaussian
-from pcsim.deep.objective import PLAIN, FreeEnergy, Objective
+from pcsim.deep.objective import PLAIN, FreeEnergy, Objective, Terms
 from pcsim.messages import check_choice, check_number, refusal
 
 __all__ = ["Estimator", "Pathwise", "ScoreFunction"]
@@ -85,6 +85,10 @@ class ScoreFunction(nn.Module):
     not depend on the sample it is subtracted from: "none"; "leave_one_out", the mean cost of the
     other samples of the example; "running_mean", the mean cost of earlier calls, kept in a buffer.
 
+    Free nats make the total a function of all S samples, whose score is the sum of theirs. Each
+    sample's is weighed by that total less what it is without the sample (see `Objective.cost`),
+    and "leave_one_out" subtracts the total of the others: the gradient that `Pathwise` estimates.
+
     References
     ----------
     Williams (1992), https://doi.org/10.1007/BF00992696; Mnih and Rezende (2016),
@@ -129,8 +133,7 @@ class ScoreFunction(nn.Module):
             raise ValueError(refusal("ScoreFunction", found, "at least 2 to leave one out", advice))
         terms = model.terms(x, q, n_samples=n_samples, generator=generator, reparameterized=False)
         free_energy = objective.free_energy(terms)
-        cost = objective.cost(terms).detach()
-        surrogate = ((cost - self._baseline(cost)) * terms.draw.score).mean(0)
+        surrogate = (self._weight(objective, terms).detach() * terms.draw.score).mean(0)
         return replace(free_energy, total=free_energy.total + surrogate - surrogate.detach())
 
     def gradient(
@@ -144,15 +147,17 @@ class ScoreFunction(nn.Module):
     ) -> tuple[FreeEnergy, tuple[Tensor, ...]]:
         return _gradient(self, model, x, q, n_samples, objective, generator)
 
-    def _baseline(self, cost: Tensor) -> Tensor:
+    def _weight(self, objective: Objective, terms: Terms) -> Tensor:
         if self.baseline == "leave_one_out":
-            return (cost.sum(0) - cost) / (len(cost) - 1)
-        if self.baseline == "none":
-            return torch.zeros_like(cost)
+            return objective.advantage(terms)
+        cost = objective.cost(terms)
+        return cost if self.baseline == "none" else cost - self._earlier(cost.detach())
+
+    def _earlier(self, cost: Tensor) -> Tensor:
         earlier = torch.where(self.level.isnan(), 0.0, self.level).to(cost)
         weight = torch.where(self.level.isnan(), 0.0, self.decay).to(cost)
         self.level = (weight * earlier + (1 - weight) * cost.mean()).to(self.level.dtype)
-        return earlier.expand_as(cost)
+        return earlier
 
 
 def _gradient(

@@ -46,7 +46,10 @@ class FreeEnergy:
 class Objective:
     r"""What is minimised: :math:`-E \log p(x|z) + \beta \sum_l \max(\lambda, KL_l)`.
 
-    Both act on each example alone, so a batch is as good as its examples one by one.
+    Both act on each example alone, so a batch is as good as its examples one by one. The maximum is
+    taken of the mean over an example's samples; where that mean is itself random ("sampled", or a
+    level whose closed form depends on the level above) what is minimised is its expectation, and
+    so depends on the number of samples.
     """
 
     kl_weight: float = 1.0
@@ -74,16 +77,30 @@ class Objective:
         draw = terms.draw
         reconstruction = -terms.log_likelihood.mean(0)
         kl = self.divergences(draw).mean(0)
-        weighed = kl.clamp(min=self.free_bits) if self.free_bits else kl
         importance = terms.log_likelihood + sum(draw.log_p) - sum(draw.log_q)
-        total = reconstruction + self.kl_weight * weighed.sum(-1)
-        return FreeEnergy(reconstruction, kl, total, importance)
+        return FreeEnergy(reconstruction, kl, self._total(reconstruction, kl), importance)
+
+    def _total(self, reconstruction: Tensor, kl: Tensor) -> Tensor:
+        weighed = kl.clamp(min=self.free_bits) if self.free_bits else kl
+        return reconstruction + self.kl_weight * weighed.sum(-1)
 
     def cost(self, terms: Terms) -> Tensor:
-        """Return what each sample costs, (S, B); levels below their free nats cost nothing."""
-        kl = self.divergences(terms.draw)
-        paid = (kl.mean(0) >= self.free_bits).to(kl) if self.free_bits else torch.ones_like(kl[0])
-        return -terms.log_likelihood + self.kl_weight * (paid.detach() * kl).sum(-1)
+        """Return what the total owes to each sample, (S, B).
+
+        S times the total, less what it would be were the terms of the sample 0. Without free nats
+        this is the cost of the sample alone; with them samples share what their level may have.
+        """
+        return self._owed(terms, len(terms.log_likelihood))
+
+    def advantage(self, terms: Terms) -> Tensor:
+        """Return S times the total, less the total of the other samples alone, (S, B); S > 1."""
+        return self._owed(terms, len(terms.log_likelihood) - 1)
+
+    def _owed(self, terms: Terms, n_others: int) -> Tensor:
+        each, kl = -terms.log_likelihood, self.divergences(terms.draw)
+        whole = self._total(each.mean(0), kl.mean(0))
+        others = ((one.sum(0) - one) / n_others for one in (each, kl))
+        return len(each) * (whole - self._total(*others))
 
 
 PLAIN = Objective()

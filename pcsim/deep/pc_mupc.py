@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
+from pcsim.deep.pc_network import PCNetwork
 from pcsim.deep.pc_trace import WEIGHTED, is_sum, reached, trace
 from pcsim.messages import check_integer, refusal
 
@@ -60,7 +61,7 @@ def mupc(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If it cannot be traced, has no layer with weights, or one is parameterised already.
 
     References
@@ -77,6 +78,9 @@ def mupc(
     torch.Size([3, 2])
     """
     where = "mupc"
+    if isinstance(module, PCNetwork):
+        found, advice = "a PCNetwork", "Scale the module, then take predictive_coding(module)."
+        raise TypeError(refusal(where, found, "the module it is made of", advice))
     if depth is not None:
         check_integer(where, "depth", depth, low=1)
     places = places_of(module, trace(where, module))

@@ -21,6 +21,15 @@ __all__ = ["predictive_coding"]
 CUTS = ("after_activation", "before_activation")
 map_arg: Any = fx.node.map_arg
 WEIGHTED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
+ATTENDING = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+SHAPES = {
+    "dim", "dtype", "device", "empty_like", "full_like", "is_cuda", "ndim", "ndimension",
+    "new_empty", "new_full", "new_ones", "new_zeros", "numel", "ones_like", "requires_grad",
+    "shape", "size", "stride", "zeros_like",
+}  # fmt: skip
+"""What depends on how a tensor is laid out, not on its numbers: functions, methods, attributes."""
+SHAPED = {"expand_as", "reshape_as", "to", "type_as", "view_as"}
+"""Methods of which the first argument alone gives numbers."""
 
 
 def predictive_coding(
@@ -34,7 +43,8 @@ def predictive_coding(
 
     The module is traced symbolically, so its `forward` may contain residual links, branches and any
     operation on tensors, but no decision that depends on the data. Its feedforward pass stays what
-    it was: `predictive_coding(module)(x)` equals `module(x)`.
+    it was: `predictive_coding(module)(x)` equals `module(x)`, or what is expected there: under a
+    cross-entropy, whose predictions are logits, the probabilities.
 
     Parameters
     ----------
@@ -43,8 +53,12 @@ def predictive_coding(
     cut
         Where activities live. ``"after_activation"``: what enters a layer with weights, so that the
         prediction is g(W z + b). ``"before_activation"``: what leaves one (after a residual sum),
-        so that the prediction is W g(z) + b. Or the names of the values to cut at, as in
-        ``torch.fx``: of submodules, or of the traced values. The outputs are always cut.
+        so that the prediction is W g(z) + b. Layers are linear, bilinear and convolutional ones,
+        for the first rule also `torch.nn`'s attention and transformer layers; recurrent ones and
+        weights that `forward` uses by itself are not: name values there. What is computed from
+        inputs without parameters is never cut, and is held where they are. Or the names of the
+        values to cut at, as in ``torch.fx``: of submodules, or of the traced values. The outputs
+        are always cut.
     energies
         Node -> energy, where it is not the plain squared error.
     output
@@ -106,22 +120,46 @@ def predictive_coding(
     return PCNetwork(inputs, nodes, body=module, outputs=[called[value] for value in outputs])
 
 
+class Tracer(fx.Tracer):
+    """Traces buffers as values that are read, as parameters are, not as constants of the trace."""
+
+    proxy_buffer_attributes = True
+
+
 def trace(where: str, module: nn.Module) -> fx.Graph:
     """Return the graph of a module's forward pass."""
     given = inspect.signature(module.forward).parameters.values()
     fixed = {p.name: p.default for p in given if p.default is not inspect.Parameter.empty}
     names = {p.name for p in given} - set(fixed)
+    buffers = {name: (part, dict(part._buffers)) for name, part in module.named_modules()}
     try:
-        graph = fx.Tracer().trace(module, concrete_args=fixed or None)
+        graph = Tracer().trace(module, concrete_args=fixed or None)
     except (fx.proxy.TraceError, TypeError, NameError, RuntimeError) as error:
         found = f"{type(module).__name__}, which torch.fx cannot trace ({error})"
         advice = "Describe the graph yourself: PCNetwork(inputs, nodes)."
         raise ValueError(
             refusal(where, found, "a module without branches on data", advice)
         ) from None
+    finally:
+        written = restored(buffers)
+    if written:
+        found = f"{type(module).__name__}, which writes to its buffers {written} in `forward`"
+        advice = "Inference predicts many times: keep counts and running means out of `forward`."
+        raise ValueError(refusal(where, found, "a module that stays as it is", advice))
     if fixed:
         drop_inputs(graph, names)
     return graph
+
+
+def restored(buffers: Mapping[str, tuple[nn.Module, dict[str, Tensor | None]]]) -> list[str]:
+    """Give modules back the buffers they had; return the names of those that were others."""
+    written = []
+    for name, (part, before) in buffers.items():
+        for key, value in before.items():
+            if part._buffers.get(key) is not value:
+                written.append(f"{name}.{key}".lstrip("."))
+                part._buffers[key] = value
+    return written
 
 
 def drop_inputs(graph: fx.Graph, names: Collection[str]) -> None:
@@ -155,23 +193,50 @@ def cut_values(
     if not isinstance(cut, str):
         return inputs | named_values(where, graph, cut)
     rule = check_choice(where, "cut", cut, CUTS)
+    kinds = (*WEIGHTED, *ATTENDING) if rule == "after_activation" else WEIGHTED
     layers = [
         value
         for value in graph.nodes
-        if value.op == "call_module" and isinstance(module.get_submodule(value.target), WEIGHTED)
+        if value.op == "call_module" and isinstance(module.get_submodule(value.target), kinds)
     ]
     if rule == "after_activation":
         sources = [source for layer in layers for source in layer.all_input_nodes]
-        data = reached(graph)
-        return inputs | {source: None for source in sources if source in data}
+        wanted = reached(graph) & parameterised(module, graph)
+        return inputs | {source: None for source in sources if source in wanted}
     return inputs | {after_sums(layer): None for layer in layers}
 
 
 def reached(graph: fx.Graph) -> set[fx.Node]:
-    """Return the values that depend on an input; others are the same for all examples."""
+    """Return the values that depend on an input's numbers; others are alike for all examples."""
     found: set[fx.Node] = set()
     for value in graph.nodes:
-        if value.op == "placeholder" or found & set(value.all_input_nodes):
+        if value.op == "placeholder" or found & set(numbers_of(value)):
+            found.add(value)
+    return found
+
+
+def numbers_of(value: fx.Node) -> list[fx.Node]:
+    """Return the values whose numbers, not only whose shapes, a value is computed from."""
+    name = str(getattr(value.target, "__name__", value.target))
+    if name == "getattr" and len(value.args) > 1:
+        name = str(value.args[1])
+    if value.op in ("call_function", "call_method") and name in SHAPES:
+        return []
+    if value.op == "call_method" and name in SHAPED:
+        return [one for one in value.args[:1] if isinstance(one, fx.Node)]
+    return value.all_input_nodes
+
+
+def parameterised(module: nn.Module, graph: fx.Graph) -> set[fx.Node]:
+    """Return the values that depend on a parameter."""
+    found: set[fx.Node] = set()
+    for value in graph.nodes:
+        own = False
+        if value.op == "call_module":
+            own = any(True for _ in module.get_submodule(value.target).parameters())
+        elif value.op == "get_attr":
+            own = isinstance(attrgetter(value.target)(module), nn.Parameter)
+        if own or found & set(numbers_of(value)):
             found.add(value)
     return found
 
@@ -199,7 +264,7 @@ def named_values(where: str, graph: fx.Graph, names: Sequence[str]) -> dict[fx.N
         if value.op == "call_module":
             known[str(value.target)] = value
         if value.op != "output":
-            known[value.name] = value
+            known[str(value.target) if value.op == "placeholder" else value.name] = value
     for name in names:
         if name not in known:
             raise unknown_name(where, "cut", name, known)

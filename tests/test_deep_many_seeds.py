@@ -6,8 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
+from pcsim.deep.convolutional import Convolutional, ConvolutionalDecoder
+from pcsim.deep.copies import Copies, stack
 from pcsim.deep.estimators import ScoreFunction
+from pcsim.deep.flows import Flow, Flowed
 from pcsim.deep.inference_direct import Direct
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.many_seeds import train_together
@@ -24,6 +28,17 @@ def build(seed=0, output=None):
     generator = torch.Generator().manual_seed(seed)
     model = LatentGaussian(10, (4,), output, generator=generator)
     return model, Direct(model, widths=[[8]], generator=generator)
+
+
+def convolutional(seed, channels):
+    """Images of 8 by 8, seen and predicted by convolutions."""
+    shape, generator = (1, 8, 8), torch.Generator().manual_seed(seed)
+    decoder = ConvolutionalDecoder(
+        3, shape, (channels,), normalization="layer", generator=generator
+    )
+    model = LatentGaussian(64, (3,), decoders=[decoder], generator=generator)
+    networks = Convolutional(shape=shape, channels=(channels,), normalization="layer")
+    return model, Direct(model, networks=networks, generator=generator)
 
 
 def tensors(*modules):
@@ -57,6 +72,54 @@ def test_a_frozen_part_stays_as_it_is_and_the_other_learns_as_it_does_alone(part
         train(*alone, x, replace(SETTINGS, seed=seed), progress=False)
         for one, other in zip(tensors(*modules), tensors(*alone), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("channels", [8, 5])
+def test_convolutions_with_layer_normalization_learn_as_they_do_alone(channels, rng):
+    """Eight channels are as many as the image is wide; a wrong axis is not seen by its size."""
+    x = torch.as_tensor(rng.random((24, 64)) < 0.4, dtype=torch.float32)
+    settings = replace(SETTINGS, batch_size=8, n_samples=2)
+    pairs = [convolutional(seed, channels) for seed in (0, 3)]
+    together(pairs, x, settings, [0, 3])
+    for seed, modules in zip((0, 3), pairs, strict=True):
+        alone = convolutional(seed, channels)
+        train(*alone, x, replace(settings, seed=seed), progress=False)
+        for one, other in zip(tensors(*modules), tensors(*alone), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+class Own(nn.Linear):
+    """A layer that is a linear one by its parameters alone."""
+
+    def forward(self, x):
+        return torch.sin(super().forward(x))
+
+
+def test_layers_of_ones_own_are_applied_as_they_are():
+    layers = [Own(3, 2), Own(3, 2)]
+    copies = Copies(layers, 5)
+    x = torch.randn(4, 10, 3, generator=torch.Generator().manual_seed(0))
+    expected = torch.cat([layers[0](x[:, :5]), layers[1](x[:, 5:])], 1)
+    torch.testing.assert_close(copies(x), expected)
+
+
+def planar(seed):
+    model, _ = build(seed)
+
+    def start(model, n_examples):
+        return Flowed.at_prior(model, n_examples, flows)
+
+    flows = [Flow(4, "planar", n_steps=1)]
+    return model, Direct(model, start=start, widths=[[8]])
+
+
+def test_layers_that_take_something_else_than_rows_are_refused(x, refused):
+    message = refused(together, [planar(0), planar(1)], x, SETTINGS, [0, 1])
+    assert "a Planar with parameters" in message
+    assert "Train one by one" in message
+    copies = Copies([nn.Linear(3, 2), nn.Linear(3, 2)], 5)
+    assert "2 times 5 examples" in refused(copies, torch.zeros(10, 4, 3))
+    assert "a LayerNorm" in refused(stack, [nn.LayerNorm((4, 3))], 5)
 
 
 def test_what_is_frozen_in_one_seed_alone_is_refused_and_so_is_nothing_to_learn(x, refused):

@@ -19,6 +19,11 @@ from pcsim.messages import refusal
 
 __all__ = ["Copies", "SeparateNoise", "stack", "unstack"]
 
+VECTORS = (nn.Linear, nn.LayerNorm)
+"""Layers of vectors, (..., n)."""
+IMAGES = (nn.Conv2d, nn.ConvTranspose2d, nn.GroupNorm)
+"""Layers of images, (rows, channels, height, width)."""
+
 
 class Copies(nn.Module):
     """K copies of one layer; a batch holds the rows of copy 0, then of copy 1, ..."""
@@ -36,8 +41,7 @@ class Copies(nn.Module):
             for name, values in parameters.items()
         )
         self.n_examples = n_examples
-        is_image = isinstance(layers[0], nn.Conv2d | nn.ConvTranspose2d)
-        self.n_inner = 3 if is_image else 1
+        self.n_inner = 3 if isinstance(layers[0], IMAGES) else 1
         # In a list, so that the template's own parameters are not trained.
         self.template = [copy.deepcopy(layers[0]).to("meta")]
 
@@ -53,7 +57,7 @@ class Copies(nn.Module):
         return split.movedim(0, 1).reshape(*lead, *inner)
 
     def _applied(self, rows: Tensor) -> Tensor:
-        if isinstance(self.template[0], nn.Linear) and len(self.values) == 2:
+        if type(self.template[0]) is nn.Linear and len(self.values) == 2:
             weight, bias = self.values  # vmap would do the same, with ten times the overhead
             return torch.baddbmm(bias[:, None], rows, weight.mT)
         state = dict(zip(self.names, self.values, strict=True))
@@ -66,8 +70,12 @@ class Copies(nn.Module):
 
     def _own_rows(self, x: Tensor) -> Tensor:
         """Rows in whatever axes as (K, S B, n): those of each copy together."""
-        inner = x.shape[x.ndim - self.n_inner :]
-        split = x.reshape(-1, len(self.values[0]), self.n_examples, *inner).movedim(1, 0)
+        n_copies, inner = len(self.values[0]), x.shape[-self.n_inner :]
+        if x.ndim <= self.n_inner or x.shape[-self.n_inner - 1] % (n_copies * self.n_examples):
+            found = f"a {type(self.template[0]).__name__} applied to shape {tuple(x.shape)}"
+            expected = f"rows of {n_copies} times {self.n_examples} examples before its own axes"
+            raise ValueError(refusal("train_together", found, expected, "Train one by one."))
+        split = x.reshape(-1, n_copies, self.n_examples, *inner).movedim(1, 0)
         return split.flatten(1, 2)
 
 
@@ -123,8 +131,18 @@ def layer_names(module: nn.Module) -> list[str]:
             advice = "Fix the precisions and the top prior, or train one by one."
             raise ValueError(refusal("stack", what, "parameters in layers only", advice))
         if own:
+            check_layer(one)
             found.append(name)
     return found
+
+
+def check_layer(layer: nn.Module) -> None:
+    """Refuse a layer of which it is not known where among the axes of its input the rows are."""
+    own_shape = layer.normalized_shape if isinstance(layer, nn.LayerNorm) else ()
+    if not isinstance(layer, (*VECTORS, *IMAGES)) or len(own_shape) > 1:
+        found = f"a {layer.__class__.__name__} with parameters"
+        names = ", ".join(one.__name__ for one in (*VECTORS, *IMAGES))
+        raise ValueError(refusal("stack", found, f"{names} alone", "Train one by one."))
 
 
 class SeparateNoise(TorchFunctionMode):

@@ -13,6 +13,8 @@ from pcsim.deep.copies import Copies, stack
 from pcsim.deep.estimators import ScoreFunction
 from pcsim.deep.flows import Flow, Flowed
 from pcsim.deep.inference_direct import Direct
+from pcsim.deep.inference_gradient import GradientAscent
+from pcsim.deep.inference_hybrid import Hybrid
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.many_seeds import train_together
 from pcsim.deep.objective import Objective
@@ -176,6 +178,24 @@ def test_the_score_without_memory_trains_together_as_alone(x):
     found = [record["train"] for record in done[1].history]
     assert found == pytest.approx([record["train"] for record in curve], abs=1e-10)
     assert not any(part.training for modules in pairs for part in modules)
+
+
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_steps_are_halved_on_the_noise_of_each_seed_as_they_are_alone(hybrid, x):
+    """Damped steps compare free energies on one noise, put back before each."""
+    settings = replace(SETTINGS, n_samples=2, n_iterations=4)
+
+    def pair(seed):
+        model, guess = build(seed)
+        ascent = GradientAscent(optimiser="damped", step=2.0)
+        return model, Hybrid(guess, ascent) if hybrid else ascent
+
+    pairs = [pair(0), pair(3)]
+    done = together(pairs, x, settings, [0, 3])
+    for seed, trained in zip((0, 3), done, strict=True):
+        curve = train(*pair(seed), x, replace(settings, seed=seed), progress=False).history
+        found = [record["train"] for record in trained.history]
+        assert found == pytest.approx([record["train"] for record in curve], abs=1e-9)
 
 
 def test_weights_that_end_infinite_stop_the_run_and_the_models_keep_theirs(x):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcsim.deep.copies import SeparateNoise, stack, unstack
+from pcsim.deep.copies import CopyGenerators, SeparateNoise, stack, unstack
 from pcsim.deep.distributed import find_device
 from pcsim.deep.estimators import ScoreFunction
 from pcsim.deep.grad_mode import ordinary, recording
@@ -212,12 +212,12 @@ def advance(
         Mean free energy of each, and the same where what is minimised, weights and all, is no
         lower.
     """
-    marker = torch.Generator(x.device)
+    shared = CopyGenerators(generators)
     evaluation = Evaluation(
         n_samples=settings.n_samples, objective=settings.objective,
-        estimator=settings.estimator, generator=marker,
+        estimator=settings.estimator, generator=shared,
     )  # fmt: skip
-    with SeparateNoise(marker, generators, len(x) // len(generators)):
+    with SeparateNoise(shared, len(x) // len(generators)):
         loss, met = whole(x, evaluation, settings.n_iterations)
     optimiser.zero_grad(set_to_none=True)
     (len(generators) * loss).backward()

@@ -23,6 +23,7 @@ from pcsim.deep.evaluation_information import (
     mutual_information,
     posterior_means,
 )
+from pcsim.deep.flows import Flow, Flowed
 from pcsim.deep.full_covariance import FullCovariance
 from pcsim.deep.inference import infer
 from pcsim.deep.inference_direct import Direct
@@ -30,7 +31,9 @@ from pcsim.deep.inference_exact import Exact
 from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.linear_gaussian import LinearGaussian
-from pcsim.deep.posteriors import MeanField
+from pcsim.deep.networks import FullyConnected
+from pcsim.deep.outputs import Gaussian
+from pcsim.deep.posteriors import MeanField, Point, TopDown
 
 
 @pytest.fixture
@@ -40,6 +43,10 @@ def generator(rng):
 
 def normal(generator, *shape):
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def constant(value, *shape):
+    return torch.full(shape, value, dtype=torch.float64)
 
 
 def orthogonal(generator, lengths=(0.4, 0.8, 1.2)):
@@ -200,16 +207,65 @@ def test_active_units_are_those_the_data_move(generator):
     assert active_units(means).tolist() == [False, False, True]
 
 
-def test_posterior_means_of_any_family(generator):
+def test_posterior_means_in_closed_form_are_exact(generator):
     linear = orthogonal(generator)
-    x = normal(generator, 2, 6)
-    q = linear.q(x)
-    assert isinstance(q, FullCovariance)
-    n = 4000
-    (found,) = posterior_means(linear.model(), q, n_samples=n, generator=generator)
+    model, x = linear.model(), normal(generator, 2, 6)
     mean, covariance = linear.posterior(x)
-    error = (covariance.diagonal() / n).sqrt()
-    assert bool(((found - mean).abs() < 4 * error).all())
+    evidence = covariance.diagonal().reciprocal() - 0.7  # beside a prior of precision 0.7
+    middle = (mean / covariance.diagonal() - 0.7 * linear.biases[-1]) / evidence
+    ladder = TopDown((middle,), (evidence.log().expand_as(mean),))
+    for q in (linear.q(x), mean_field(linear, x), ladder, Point((mean,))):
+        (found,) = posterior_means(model, q)
+        torch.testing.assert_close(found, mean, rtol=0, atol=1e-12)
+        assert not found.requires_grad
+
+
+def two_levels(generator):
+    output = Gaussian(4.0)
+    model = LatentGaussian(6, (3, 2), output, prior_precision=0.7, generator=generator)
+    return model.double()
+
+
+def test_sampled_posterior_means_are_those_of_the_family(generator):
+    model, n = two_levels(generator), 4000
+    evidence = (normal(generator, 2, 3), normal(generator, 2, 2))
+    q = TopDown(evidence, (constant(1.4, 2, 3), constant(0.3, 2, 2)))
+    low, top = posterior_means(model, q, n_samples=n, chunk=900, generator=generator)
+    # Gaussians multiply: the top meets N(0, 1), level 1 its linear prediction with precision 0.7.
+    share = [math.exp(1.4) / (math.exp(1.4) + 0.7), math.exp(0.3) / (math.exp(0.3) + 1)]
+    torch.testing.assert_close(top, share[1] * evidence[1], rtol=0, atol=1e-12)
+    layer = model.heads[1]
+    expected = share[0] * evidence[0] + (1 - share[0]) * (top @ layer.weight.mT + layer.bias)
+    spread = (1 - share[0]) ** 2 * layer.weight.square().sum(1) * (1 - share[1])
+    error = ((spread + 1 / (math.exp(1.4) + 0.7)) / n).sqrt()
+    assert bool(((low - expected).abs() < 4 * error).all())
+
+
+@pytest.mark.parametrize("family", ["full", "ladder", "two levels", "flow"])
+def test_units_that_forgot_the_data_are_not_active(family, generator):
+    """Here q is the same for every x, so that no mean varies with the data."""
+    one = LatentGaussian(4, (3,), generator=generator).double()
+    model = two_levels(generator) if family == "two levels" else one
+    q = {
+        "full": lambda: FullCovariance.at_prior(one, 500),
+        "ladder": lambda: TopDown((constant(0.0, 500, 3),), (constant(0.7, 500, 3),)),
+        "two levels": lambda: TopDown(
+            tuple(constant(0.0, 500, n) for n in model.n_z),
+            tuple(constant(-15.0, 500, n) for n in model.n_z),
+        ),
+        "flow": lambda: Flowed.at_prior(one, 500, [Flow(3, generator=generator).double()]),
+    }[family]()
+    for means in posterior_means(model, q, generator=generator):
+        assert not active_units(means).any()
+
+
+def test_posterior_means_are_taken_in_evaluation_mode(generator):
+    decoders = [FullyConnected(n, (5,), normalization="batch", generator=generator) for n in (3, 2)]
+    model = LatentGaussian(6, (3, 2), decoders=decoders, generator=generator)
+    before = [one.clone() for one in model.buffers()]
+    posterior_means(model, TopDown.at_prior(model, 4), n_samples=5, generator=generator)
+    assert all(torch.equal(*pair) for pair in zip(before, model.buffers(), strict=True))
+    assert model.training
 
 
 def test_bits_and_perplexity_are_their_formulas():
@@ -233,6 +289,7 @@ def test_bad_input_is_refused(refused, generator):
     assert "not below 1" in refused(log_likelihood, model, x, q, n_samples=0)
     assert "Leave out empty" in refused(perplexity, torch.zeros(2), torch.tensor([1.0, 0.0]))
     assert "N above 1" in refused(active_units, torch.zeros(1, 3))
+    assert "n_samples 0" in refused(posterior_means, model, linear.q(x), n_samples=0)
     message = refused(mutual_information, linear.q(x), generator=generator)
     assert "Infer with that family" in message
     message = refused(mutual_information, q, level=2, generator=generator)

@@ -11,7 +11,8 @@ from torch import Tensor
 from pcsim.deep.draw import Posterior
 from pcsim.deep.gaussians import bounded
 from pcsim.deep.latent_gaussian import LatentGaussian
-from pcsim.deep.posteriors import MeanField
+from pcsim.deep.networks import evaluating
+from pcsim.deep.posteriors import FullCovariance, MeanField, Point, TopDown
 from pcsim.messages import check_integer, check_number, refusal
 
 __all__ = ["Information", "active_units", "mutual_information", "posterior_means"]
@@ -116,14 +117,50 @@ def posterior_means(
     model: LatentGaussian,
     q: Posterior,
     *,
-    n_samples: int = 10,
+    n_samples: int = 1000,
+    chunk: int = 100,
     generator: torch.Generator | None = None,
 ) -> list[Tensor]:
-    """Return the mean of each latent level, (B, n_l), lowest first, by sampling if need be."""
-    if isinstance(q, MeanField):
-        return [mean.detach() for mean in q.mean]
-    with torch.no_grad():
-        return [z.mean(0) for z in q.sample(model, n_samples, generator).z]
+    """Return the mean of each latent level, (B, n_l), lowest first, by sampling if need be.
+
+    Exact for `MeanField`, `FullCovariance`, `Point` and the top level of a `TopDown`. Others are
+    sampled, which adds a variance of that of the posterior over `n_samples` to their variance over
+    examples: keep it well below the threshold of `active_units`.
+
+    Parameters
+    ----------
+    q
+        The posterior of these examples, such as `infer(...).q`.
+    n_samples
+        Samples of what has no mean in closed form.
+    chunk
+        Samples in memory at once.
+    generator
+        Needed where there is something to sample.
+    """
+    where = "posterior_means"
+    n_samples = check_integer(where, "n_samples", n_samples, low=1)
+    chunk = check_integer(where, "chunk", chunk, low=1)
+    with torch.no_grad(), evaluating(model):
+        ladder = isinstance(q, TopDown)
+        if isinstance(q, MeanField | FullCovariance | Point) or (ladder and len(model.n_z) == 1):
+            return [mean.detach() for mean in q.centre(model)]
+        means = _sampled_means(model, q, n_samples, chunk, generator)
+        return [*means[:-1], q.centre(model)[-1].detach()] if ladder else means
+
+
+def _sampled_means(
+    model: LatentGaussian,
+    q: Posterior,
+    n_samples: int,
+    chunk: int,
+    generator: torch.Generator | None,
+) -> list[Tensor]:
+    parts = []
+    for start in range(0, n_samples, chunk):
+        n = min(chunk, n_samples - start)
+        parts.append([z.sum(0) for z in q.sample(model, n, generator).z])
+    return [torch.stack(level).sum(0) / n_samples for level in zip(*parts, strict=True)]
 
 
 def active_units(means: Tensor, *, threshold: float = 0.01) -> Tensor:
@@ -132,7 +169,8 @@ def active_units(means: Tensor, *, threshold: float = 0.01) -> Tensor:
     Parameters
     ----------
     means : (N, n)
-        Posterior means of many examples.
+        Posterior means of many examples. The noise of means that were sampled counts as variance:
+        see `posterior_means`.
 
     References
     ----------

@@ -5,14 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
+from pcsim.deep.inference import Evaluation
+from pcsim.deep.inference_exact import Exact
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.outputs import Bernoulli, Gaussian
 from pcsim.deep.posteriors import MeanField, Point, TopDown
+from pcsim.deep.twins import twin_of
+from pcsim.hierarchy import Flat, Hierarchy, Level
+from pcsim.priors import GaussianPrior
 
 CHAINS = [(3,), (3, 2), (4, 3, 2)]
 
@@ -137,6 +144,58 @@ def test_reading_a_model_and_writing_it_back(generator):
     fixed = LatentGaussian(5, (3, 2), Gaussian(4.0), prior_precision=0.7).double()
     read = LinearGaussian.of(fixed)
     assert [p[0].item() for p in read.precisions] == pytest.approx([4.0, 0.7, 1.0], rel=1e-12)
+
+
+def one_latent(weight, precision):
+    parameters = (torch.tensor([[weight]]), torch.zeros(1), torch.tensor([precision]))
+    weight, zero, precision = (one.double() for one in parameters)
+    return LinearGaussian((weight,), (zero, zero), (precision, torch.full_like(zero, 0.7)))
+
+
+def test_precisions_that_a_learning_model_cannot_have_are_refused(refused):
+    assert "precision of 2000 at level 0" in refused(one_latent(1.3, 2000.0).model)
+    high = one_latent(1.3, 4.0)
+    high.precisions[1].fill_(1e7)
+    assert "precision of 1e+07 at level 1" in refused(high.model)
+    for level in (Level(np.eye(2), np.array([4.0, 2000.0])), Level(np.eye(2), 2000.0)):
+        message = refused(twin_of, Hierarchy((level,), (Flat(),)))
+        assert "precision of 2000 at level 0" in message
+    hierarchy = Hierarchy((Level(np.eye(1), 4.0),), (GaussianPrior(precision=1e-8),))
+    assert "precision of 1e-08 at level 1" in refused(twin_of, hierarchy)
+    edge = one_latent(1.3, math.exp(7.0))
+    assert LinearGaussian.of(edge.model()).precisions[0].item() == pytest.approx(math.exp(7))
+
+
+@pytest.mark.parametrize("log_precision", [-20.0, 20.0])
+def test_a_top_beyond_its_range_is_read_as_the_model_takes_it(log_precision, generator):
+    model = LatentGaussian(
+        5, (2,), Gaussian(0.7), top_prior="learned", generator=generator
+    ).double()
+    with torch.no_grad():
+        model.top[1] = log_precision
+        exact = LinearGaussian.of(model)
+        x = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+        f = model.free_energy(x, exact.q(x), n_samples=2, generator=generator)
+    evidence = exact.log_evidence(x).expand(2, 3)
+    torch.testing.assert_close(f.importance, evidence, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("precision", [0.7, 4000.0, 1e9])
+def test_the_exact_posterior_is_exact_however_narrow(precision, generator):
+    """Standard deviations down to 1e-7: every sample weighs the evidence, by scipy."""
+    model = LatentGaussian(1, (1,), Gaussian(precision)).double()
+    with torch.no_grad():
+        model.heads[0].weight.fill_(300.0)
+    x = torch.tensor([[1.7], [-40.0]]).double()
+    spread = math.sqrt(300.0**2 + 1 / precision)
+    expected = torch.as_tensor(norm.logpdf(x[:, 0].numpy(), 0.0, spread))
+    step = next(Exact().steps(model, x, Evaluation(n_samples=3, generator=generator)))
+    weights = step.free_energy.importance.detach()
+    torch.testing.assert_close(weights, expected.expand(3, 2), rtol=0, atol=1e-6)
+    variance = step.q.cholesky.square().squeeze()
+    torch.testing.assert_close(
+        variance, torch.full_like(variance, 1 / (1 + precision * 300.0**2)), rtol=1e-10, atol=0
+    )
 
 
 def test_ancestral_samples_have_the_joint_moments(generator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,8 @@ class FullCovariance:
     """(B, N, N)"""
     sizes: tuple[int, ...]
     """Latents a level, bottom first."""
+    limit: float = LOG_VARIANCE_LIMIT / 2
+    r""":math:`\log C_{ii}` is clamped to plus and minus this where it is used."""
 
     @classmethod
     def at_prior(cls, model: Levels, n_examples: int) -> FullCovariance:
@@ -40,12 +43,15 @@ class FullCovariance:
     def from_moments(
         cls, mean: Tensor, covariance: Tensor, sizes: tuple[int, ...]
     ) -> FullCovariance:
-        """Take a mean (B, N) and covariance (N, N) or (B, N, N) whose latents run bottom first."""
+        """Take a mean (B, N) and covariance (N, N) or (B, N, N) whose latents run bottom first.
+
+        It is the Gaussian of these moments however small they are: nothing is clamped.
+        """
         order = _top_first(sizes)
         factor = torch.linalg.cholesky(covariance[..., order, :][..., :, order])
         diagonal = torch.diagonal(factor, dim1=-2, dim2=-1)
         raw = factor.tril(-1) + torch.diag_embed(diagonal.log())
-        return cls(mean[:, order], raw.expand(len(mean), -1, -1).clone(), sizes)
+        return cls(mean[:, order], raw.expand(len(mean), -1, -1).clone(), sizes, math.inf)
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -53,7 +59,7 @@ class FullCovariance:
 
     def with_parameters(self, parameters: tuple[Tensor, ...]) -> FullCovariance:
         mean, raw = parameters
-        return FullCovariance(mean, raw, self.sizes)
+        return FullCovariance(mean, raw, self.sizes, self.limit)
 
     def detached(self) -> FullCovariance:
         return self.with_parameters(leaves(self.parameters))
@@ -61,8 +67,7 @@ class FullCovariance:
     @property
     def cholesky(self) -> Tensor:
         """(B, N, N), lower triangular, top level first."""
-        limit = LOG_VARIANCE_LIMIT / 2
-        diagonal = torch.diagonal(self.raw, dim1=-2, dim2=-1).clamp(-limit, limit)
+        diagonal = torch.diagonal(self.raw, dim1=-2, dim2=-1).clamp(-self.limit, self.limit)
         return self.raw.tril(-1) + torch.diag_embed(diagonal.exp())
 
     def centre(self, model: Levels) -> tuple[Tensor, ...]:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from pcsim.deep.draw import Posterior
-from pcsim.deep.gaussians import bounded, noise
+from pcsim.deep.gaussians import LOG_VARIANCE_LIMIT, bounded, noise
 from pcsim.deep.networks import FullyConnected, evaluating
 from pcsim.deep.objective import PLAIN, FreeEnergy, Objective, Terms
-from pcsim.deep.outputs import Bernoulli, Output
+from pcsim.deep.outputs import LOG_PRECISION_LIMITS, Bernoulli, Output
 from pcsim.messages import check_choice, check_integer, check_number, check_object, refusal
 from pcsim.priors import Prior
 
-__all__ = ["LatentGaussian"]
+__all__ = ["LatentGaussian", "check_learnable"]
 
 Precision = float | str
 
@@ -224,6 +224,20 @@ class LatentGaussian(nn.Module):
         """
         terms = self.terms(x, q, n_samples=n_samples, generator=generator)
         return objective.free_energy(terms)
+
+
+def check_learnable(where: str, precisions: Sequence[Tensor]) -> None:
+    """Refuse precisions of levels, the data first, that a model which learns them cannot have."""
+    for level, precision in enumerate(precisions):
+        limit = LOG_VARIANCE_LIMIT
+        low, high = (-limit, limit) if level else LOG_PRECISION_LIMITS
+        wanted = precision.log()
+        beyond = ~((wanted - wanted.clamp(low, high)).abs() < 1e-6)
+        if bool(beyond.any()):
+            found = f"a precision of {precision[beyond][0].item():.6g} at level {level}"
+            expected = f"{math.exp(low):.3g} to {math.exp(high):.4g}, as learned ones are held to"
+            advice = "Measure the data (level 0) or the latents in larger or smaller units."
+            raise ValueError(refusal(where, found, expected, advice))
 
 
 def _fitting(

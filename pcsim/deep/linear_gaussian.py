@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsim.deep.full_covariance import FullCovariance
-from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.latent_gaussian import LatentGaussian, check_learnable
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.outputs import Gaussian
 from pcsim.messages import refusal
@@ -62,11 +62,18 @@ class LinearGaussian:
             weights.append(head.weight.detach())
             biases.append(head.bias.detach())
             precisions.append(_precision(model, level, above).detach().expand(head.out_features))
-        mean, log_precision = model.top.detach()
-        return cls((*weights,), (*biases, mean), (*precisions, log_precision.exp()))
+        mean, log_variance = (one.detach() for one in model.prior(len(model.n_z)))
+        return cls((*weights,), (*biases, mean), (*precisions, (-log_variance).exp()))
 
     def model(self) -> LatentGaussian:
-        """Return the latent Gaussian model with these weights, its precisions learnable."""
+        """Return the latent Gaussian model with these weights, its precisions learnable.
+
+        Raises
+        ------
+        ValueError
+            If a precision is beyond the range that learned ones are held to.
+        """
+        check_learnable("LinearGaussian", self.precisions)
         n_x, *n_z = (len(p) for p in self.precisions)
         model = LatentGaussian(
             n_x, n_z, Gaussian("feature"), prior_precision="feature", top_prior="learned"

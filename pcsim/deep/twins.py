@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.latent_gaussian import LatentGaussian, check_learnable
 from pcsim.deep.networks import linear
 from pcsim.deep.outputs import Gaussian
 from pcsim.hierarchy import Hierarchy
@@ -34,7 +34,7 @@ def twin_of(hierarchy: Hierarchy) -> LatentGaussian:
     Raises
     ------
     ValueError
-        If the precision of a level is a full matrix.
+        If the precision of a level is a full matrix, or beyond what the model can have.
 
     Examples
     --------
@@ -52,6 +52,9 @@ def twin_of(hierarchy: Hierarchy) -> LatentGaussian:
             raise ValueError(refusal("twin_of", found, "a diagonal precision", advice))
     top = hierarchy.priors[-1]
     own = isinstance(top, GaussianPrior) and np.ndim(top.precision) < 2
+    precisions = [level.precision for level in hierarchy.levels]
+    precisions += [top.precision] if own and isinstance(top, GaussianPrior) else []
+    check_learnable("twin_of", [torch.as_tensor(np.atleast_1d(one).copy()) for one in precisions])
     others = [_on_torch(prior) for prior in hierarchy.priors]
     model = LatentGaussian(
         hierarchy.sizes[0],

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from pcsim.deep.draw import Posterior
+from pcsim.deep.evaluation_information import check_tensor
+from pcsim.deep.grad_mode import ordinary, outside_inference_mode
 from pcsim.deep.inference import Evaluation, Inference, Inferred, Refinement, check_batch, infer
 from pcsim.deep.inference_gradient import GradientAscent
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import evaluating
 from pcsim.deep.posteriors import Point
-from pcsim.messages import check_integer, refusal
+from pcsim.messages import check_integer, check_object, refusal
 
 __all__ = [
     "Gap",
@@ -131,6 +133,8 @@ def perplexity(log_probability: Tensor, n_words: Tensor) -> float:
     ----------
     Marino (2021), thesis, section 3.5
     """
+    check_tensor("perplexity", "log_probability", log_probability)
+    check_tensor("perplexity", "n_words", n_words)
     fits = log_probability.shape == n_words.shape and n_words.numel() > 0
     if not fits or not bool((n_words > 0).all()):
         least = f" down to {float(n_words.min()):g}" if n_words.numel() else ""
@@ -179,29 +183,58 @@ def amortization_gap(
     n_samples
         Samples for each gradient.
     n_judges
-        Samples for the free energies that are compared, drawn apart from those of the gradients.
+        Samples for the free energies that are compared: the same for all, and drawn apart from
+        those of the gradients.
     """
     where = "amortization_gap"
     check_batch(where, model, x)
-    ended = infer(
-        inference, model, x, n_iterations=n_iterations, n_samples=n_samples, generator=generator
-    )
-    evaluation = Evaluation(n_samples=n_samples, generator=generator)
-    states: list[Posterior] = []
-    with torch.no_grad(), evaluating(model, inference):
+    check_object(where, "ascent", ascent, "refine", "what goes on, such as GradientAscent()")
+    with outside_inference_mode(), torch.no_grad(), evaluating(model, inference):
+        x = ordinary(x.detach())
+        ended = infer(
+            inference, model, x, n_iterations=n_iterations, n_samples=n_samples, generator=generator
+        )
+        evaluation = Evaluation(n_samples=n_samples, generator=generator)
         first = evaluation.at(model, x, ended.q)
-        for step in ascent.refine(model, x, evaluation, first):
-            states.append(step.q)
-    if not states:
-        raise ValueError(refusal(where, "an ascent of no step", "at least one", "Allow some."))
-    before = states[(9 * (len(states) - 1)) // 10]
-    amortized, near, converged = (
-        -elbo(model, x, q, n_samples=n_judges, generator=generator)
-        for q in (ended.q, before, states[-1])
-    )
+        states = [step.q for step in ascent.refine(model, x, evaluation, first)]
+        if not states:
+            raise ValueError(refusal(where, "an ascent of no step", "at least one", "Allow some."))
+        judged = [ended.q, states[(9 * (len(states) - 1)) // 10], states[-1]]
+        amortized, near, converged = _on_one_noise(model, x, judged, n_judges, generator)
     return Gap(amortized, converged, float((near - converged).mean()))
 
 
+def _on_one_noise(
+    model: LatentGaussian,
+    x: Tensor,
+    judged: Sequence[Posterior],
+    n_samples: int,
+    generator: torch.Generator | None,
+) -> list[Tensor]:
+    """Free energies of posteriors of one family, whose differences are of them alone."""
+    state = None if generator is None else generator.get_state()
+    found = []
+    for q in judged:
+        if generator is not None and state is not None:
+            generator.set_state(state)
+        found.append(-elbo(model, x, q, n_samples=n_samples, generator=generator))
+    return found
+
+
 def gradient_magnitudes(inferred: Sequence[Inferred]) -> Tensor:
-    """Average what `infer` recorded over batches: (n_steps + 1, n_parameters)."""
-    return torch.stack([one.gradients for one in inferred]).mean(0)
+    """Average what `infer` recorded over the examples of all batches: (n_steps + 1, n_parameters).
+
+    Raises
+    ------
+    ValueError
+        If there is no batch, or batches differ in steps or parameters.
+    """
+    where = "gradient_magnitudes"
+    shapes = sorted({tuple(one.gradients.shape) for one in inferred})
+    if len(shapes) != 1:
+        found = f"gradients of shapes {shapes}" if shapes else "no batch"
+        advice = "Infer all batches alike: of one family and with as many iterations."
+        raise ValueError(refusal(where, found, "one shape (n_steps + 1, n_parameters)", advice))
+    n = [one.trace.shape[1] for one in inferred]
+    weighted = [size * one.gradients for size, one in zip(n, inferred, strict=True)]
+    return torch.stack(weighted).sum(0) / sum(n)

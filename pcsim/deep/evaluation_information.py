@@ -99,6 +99,13 @@ def mutual_information(
     return Information(total / (n * n_samples), n)
 
 
+def check_tensor(where: str, name: str, value: object) -> None:
+    """Refuse what is no tensor."""
+    if not isinstance(value, Tensor):
+        found = f"{name} of type {type(value).__name__}"
+        raise TypeError(refusal(where, found, "a tensor", "Use torch.as_tensor."))
+
+
 def check_means(where: str, means: Tensor) -> None:
     """Refuse means that are not finite: of inference that ran off."""
     if not bool(torch.isfinite(means).all()):
@@ -182,6 +189,7 @@ def active_units(means: Tensor, *, threshold: float = 0.01) -> Tensor:
     tensor([False,  True])
     """
     check_number("active_units", "threshold", threshold, low=0.0)
+    check_tensor("active_units", "means", means)
     if means.ndim != 2 or len(means) < 2:
         found = f"means of shape {tuple(means.shape)}"
         raise ValueError(refusal("active_units", found, "(N, n) with N above 1"))

@@ -4,13 +4,15 @@ r"""The diagonal of the Gauss-Newton curvature of the free energy in each level'
 
 with J the derivative of the prediction of the level below in :math:`z_i`, and H minus the second
 derivative of that level's log density in its prediction: :math:`1/\sigma^2` where it is Gaussian,
-:math:`p(1 - p)` of a Bernoulli logit. Second derivatives of the network are left out, so h > 0. The
-further priors of `LatentGaussian` add their own curvature.
+:math:`p(1 - p)` of a Bernoulli logit. Second derivatives of the network are left out, and so are
+those of a link (the prediction of a Gaussian is its mean, behind the link), so h > 0. The further
+priors of `LatentGaussian` add their own curvature.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from torch.func import jvp, vmap
 from pcsim.deep.draw import Draw
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import evaluating
+from pcsim.deep.outputs import Gaussian
 from pcsim.priors import Prior, SparsePrior
 
 __all__ = ["latent_curvature"]
@@ -48,15 +51,23 @@ def _from_prior(prior: Prior, z: Tensor) -> Tensor:
 
 
 def _from_data(model: LatentGaussian, x: Tensor, z: Tensor) -> Tensor:
-    first, *rest = model.output_parameters(z)
+    output = model.output
+    linked = isinstance(output, Gaussian) and output.link != "identity"
+    plain = replace(output, link="identity") if linked else output  # type: ignore[type-var]
+
+    def prediction(parameters: tuple[Tensor, ...]) -> Tensor:
+        return output.mean(parameters) if linked else parameters[0]
+
+    parameters = model.output_parameters(z)
+    first, rest = prediction(parameters), parameters[1:]
 
     def curve(u: Tensor) -> Tensor:
         def error(parameter: Tensor) -> Tensor:
-            return -model.output.weighted_error(x, (parameter, *rest))
+            return -plain.weighted_error(x, (parameter, *rest))
 
         return torch.as_tensor(jvp(error, (first,), (u,))[1])
 
-    return _from_below(lambda here: model.output_parameters(here)[0], z, curve)
+    return _from_below(lambda here: prediction(model.output_parameters(here)), z, curve)
 
 
 def _from_level(model: LatentGaussian, below: int, z: Tensor) -> Tensor:

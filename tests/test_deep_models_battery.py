@@ -19,7 +19,7 @@ from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected
-from pcsim.deep.outputs import Bernoulli, Gaussian
+from pcsim.deep.outputs import Bernoulli, Gaussian, Multinomial
 from pcsim.deep.posteriors import FullCovariance, Point, TopDown
 from pcsim.deep.twins import twin_of
 from pcsim.hierarchy import Flat, GaussianPrior, Hierarchy, Level, SparsePrior, free_energy
@@ -208,11 +208,32 @@ def test_twin_declares_what_it_is_the_twin_of():
         assert set(here.area.values) == {theirs[0].area}
 
 
+@pytest.mark.parametrize(
+    ("output", "value", "says"),
+    [
+        (Bernoulli(), -50.0, "x from -50 to -50"),
+        (Gaussian(0.7, bin_width=1 / 255, limits=(0.0, 1.0)), 255.0, "x from 255 to 255"),
+        (Multinomial(), 0.5, "no whole number"),
+    ],
+    ids=str,
+)
+def test_what_the_output_cannot_be_is_refused(output, value, says, generator, refused):
+    deep = DeepModel(model=LatentGaussian(4, (3,), output, generator=generator), n_iterations=2)
+    shown = stimulus_array(np.full((2, 1, 4), value), frame_duration=0.1)
+    assert says in refused(deep.run, shown)
+    assert np.isfinite(deep.run(0 * shown).rate).all()
+
+
 def test_refusals(refused, rng, generator):
     deep = DeepModel(model=linear_model(generator), n_iterations=2)
     assert "Did you mean 'latent_1'" in refused(deep.run, stimulus(rng), record=["latent1"])
     assert "5, as the model has" in refused(deep.run, stimulus(rng, n_x=4))
     assert "n_iterations" in refused(DeepModel, model=deep.model, n_iterations=0)
     assert "'error_0'" in refused(DeepModel, model=deep.model, labels={"error0": {}})
+    assert "found model 3" in refused(DeepModel, model=3)
+    message = refused(DeepModel, model=deep.model, inference=PointEstimate)
+    assert "inference PointEstimate" in message
+    message = refused(DeepModel, model=deep.model, labels={"latent_1": {"x": [1, 2]}})
+    assert "'x' of shape (2,) for 'latent_1', expected 4 values" in message
     full = Hierarchy((Level(np.ones((3, 2)), FULL),), (Flat(),))
     assert "diagonal" in refused(twin_of, full)

@@ -19,7 +19,7 @@ from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import evaluating
 from pcsim.deep.posteriors import Point
-from pcsim.messages import check_integer, refusal, unknown_name
+from pcsim.messages import check_integer, check_object, refusal, unknown_name
 from pcsim.responses import check_stimulus, make_responses
 
 __all__ = ["DeepModel"]
@@ -68,10 +68,20 @@ class DeepModel:
     """Population -> label -> one value a unit, or one for all: `area`, `x`, `y`, `channel` ..."""
 
     def __post_init__(self) -> None:
-        check_integer("DeepModel", "n_iterations", self.n_iterations, low=1)
-        for name in self.labels:
-            if name not in self._sizes():
-                raise unknown_name("DeepModel", "population", name, self._sizes())
+        where = "DeepModel"
+        check_object(where, "model", self.model, "free_energy", "a model, such as LatentGaussian")
+        check_object(where, "inference", self.inference, "steps", "an inference")
+        check_integer(where, "n_iterations", self.n_iterations, low=1)
+        sizes = self._sizes()
+        for name, labels in self.labels.items():
+            if name not in sizes:
+                raise unknown_name(where, "population", name, sizes)
+            for label, values in labels.items():
+                shape = np.shape(values)
+                if shape not in ((), (1,), (sizes[name],)):
+                    found = f"label {label!r} of shape {shape} for {name!r}"
+                    expected = f"{sizes[name]} values, one a unit, or one for all"
+                    raise ValueError(refusal(where, found, expected))
 
     @property
     def n_features(self) -> int:
@@ -94,12 +104,20 @@ class DeepModel:
         seed: int = 0,
         record: Sequence[str] | None = None,
     ) -> xr.Dataset:
-        """Return the responses to prepared features (trial, frame, n_x) of a stimulus."""
+        """Return the responses to prepared features (trial, frame, n_x) of a stimulus.
+
+        Raises
+        ------
+        ValueError
+            If the features are of another number than the model's, or nothing that its output
+            could be.
+        """
         if values.shape[2] != self.model.n_x:
             found, expected = f"{values.shape[2]} features", f"{self.model.n_x}, as the model has"
             raise ValueError(refusal("DeepModel", found, expected, "Crop or resize the stimulus."))
         names = self._recorded(record)
         x = torch.as_tensor(np.array(values)).to(self.model.top)
+        self.model.output.check("DeepModel", x)
         numbers = stimulus.coords["trial"].values
         blocks = [self._infer(x[rows], names, seed, numbers[rows]) for rows in self._batches(x)]
         rate, free_energy = (np.concatenate(parts) for parts in zip(*blocks, strict=True))

@@ -50,7 +50,9 @@ class LogSignGradientEncoding:
 
     .. math:: \log(|\nabla F| + \epsilon), \qquad \operatorname{sign} \nabla F
 
-    The network sees small gradients as well as large ones; layer normalisation would hide which.
+    Small gradients stand apart as well as large ones. Which of the two all of an example are, and a
+    sign that all share, is seen by a network with ``normalise_inputs=False`` alone: the layer
+    normalisation of `Iterative`, its default, takes away what the entries have in common.
     """
 
     with_x: bool = True

@@ -13,7 +13,13 @@ from torch.nn.functional import layer_norm
 from pcsim.deep.draw import Posterior
 from pcsim.deep.flows import Flowed
 from pcsim.deep.inference import Evaluation, Start, Step, by_level
-from pcsim.deep.inference_networks import Builder, builder_of, check_made_for, made_for
+from pcsim.deep.inference_networks import (
+    Builder,
+    builder_of,
+    check_made_for,
+    check_normalised,
+    made_for,
+)
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import linear
 from pcsim.deep.posteriors import MeanField
@@ -65,6 +71,8 @@ class Direct(nn.Module):
         size = model.n_x
         q = start(model, 1)
         levels = by_level(model, q)
+        if normalise_inputs:
+            check_normalised("Direct", 1, [size])
         self.flows = flows_of(q)
         self.made_for = made_for(model, q)
         kind = {"activation": activation, "link": link, "normalization": normalization}

@@ -17,6 +17,7 @@ from pcsim.deep.inference_networks import (
     Builder,
     builder_of,
     check_made_for,
+    check_normalised,
     made_for,
     widths_of,
 )
@@ -54,7 +55,9 @@ class Iterative(nn.Module):
     activation, link, normalization
         As of `FullyConnected`.
     normalise_inputs
-        Whether each input is layer-normalised (over its features, without learned weights).
+        Whether each input is layer-normalised (over its features, without learned weights). What
+        its features have in common, mean and size, is lost; of one number nothing is left, so
+        levels of one latent are refused.
     segregated
         Whether errors from below (and the observation) and all that belongs to the level itself
         pass networks of their own, of half the units each, that meet only in the update: basal and
@@ -115,6 +118,8 @@ class Iterative(nn.Module):
             else builder_of("Iterative", len(groups), networks, widths, kind)
         )
         for level, (group, sizes) in enumerate(zip(groups, inputs, strict=True), start=1):
+            if normalise_inputs:
+                check_normalised("Iterative", level, sizes)
             network: Any = build(level, [*sizes, size] if level > 1 else sizes, generator)
             size = network.n_out
             self.networks.append(network)

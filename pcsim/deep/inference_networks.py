@@ -13,14 +13,22 @@ from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.messages import refusal
 
-__all__ = ["Builder", "Made", "builder_of", "check_made_for", "made_for", "widths_of"]
+__all__ = [
+    "Builder",
+    "Made",
+    "builder_of",
+    "check_made_for",
+    "check_normalised",
+    "made_for",
+    "widths_of",
+]
 
 Builder = Callable[[int, Sequence[int], torch.Generator], nn.Module]
 """(level from 1, sizes of the parts of its input in a row, randomness) -> a network with `n_in`,
 the sum of the sizes, and `n_out`. A direct network's first level has one part, the data; an
 iterative one's has those of its encoding, and each level above ends with the features below."""
-Made = tuple[int, list[tuple[int, ...]]]
-"""Inputs of the model, and the shape of each parameter of one example's posterior."""
+Made = tuple[int, str, list[tuple[int, ...]]]
+"""Inputs of the model, family of the posterior, and shape of each parameter of one example's."""
 USUAL: Mapping[str, Any] = {"activation": "elu", "link": "highway", "normalization": None}
 
 
@@ -67,18 +75,28 @@ def widths_of(n_levels: int, widths: Sequence[Sequence[int]] | None) -> Sequence
     return widths
 
 
+def check_normalised(where: str, level: int, sizes: Sequence[int]) -> None:
+    """Refuse to layer-normalise an input of one number, which leaves 0 whatever it was."""
+    if 1 in sizes:
+        found = f"an input of one number among those of sizes {tuple(sizes)} to level {level}"
+        expected = "more than one to layer-normalise, which leaves nothing of a single one"
+        raise ValueError(refusal(where, found, expected, "Take normalise_inputs=False."))
+
+
 def made_for(model: LatentGaussian, q: Posterior) -> Made:
     """Return what a network must be made for to infer `q` of this model."""
-    return model.n_x, [tuple(one.shape[1:]) for one in q.parameters]
+    return model.n_x, type(q).__name__, [tuple(one.shape[1:]) for one in q.parameters]
 
 
 def check_made_for(where: str, made: Made, model: LatentGaussian, q: Posterior) -> None:
-    """Refuse to infer another model than a network was made for."""
+    """Refuse to infer another model, or in another family, than a network was made for."""
     now = made_for(model, q)
     if now != made:
         found, expected = (
-            f"a model of {n_x} inputs and posterior parameters of shapes {shapes}"
-            for n_x, shapes in (now, made)
+            f"a model of {n_x} inputs and a {kind} with parameters of shapes {shapes}"
+            for n_x, kind, shapes in (now, made)
         )
         advice = "Make the inference anew for this model."
+        if now[1] != made[1]:
+            advice = f"Give it start={now[1]}.at_prior, or a guess that is a {made[1]}."
         raise ValueError(refusal(where, found, f"{expected}, as it was made for", advice))

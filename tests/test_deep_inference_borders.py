@@ -1,0 +1,63 @@
+"""What the ways to infer refuse before they run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pcsim.deep.encodings import ErrorEncoding, GradientEncoding, LogSignGradientEncoding
+from pcsim.deep.inference import infer
+from pcsim.deep.inference_direct import Direct
+from pcsim.deep.inference_gradient import GradientAscent
+from pcsim.deep.inference_hybrid import Hybrid
+from pcsim.deep.inference_iterative import Iterative
+from pcsim.deep.inference_ladder import Ladder
+from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.outputs import Gaussian
+from pcsim.deep.posteriors import FullCovariance, TopDown
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def model_of(n_x, n_z):
+    return LatentGaussian(n_x, n_z, Gaussian(0.7), generator=seeded())
+
+
+@pytest.mark.parametrize("encoding", [GradientEncoding, ErrorEncoding, LogSignGradientEncoding])
+@pytest.mark.parametrize("n_z", [(1,), (3, 1), (1, 3)])
+def test_single_numbers_are_not_layer_normalised(encoding, n_z, refused):
+    model, widths = model_of(4, n_z), [(8,)] * len(n_z)
+    message = refused(Iterative, model, encoding=encoding(), widths=widths)
+    assert f"to level {n_z.index(1) + 1}, expected more than one" in message
+    assert "normalise_inputs=False" in message
+    iterative = Iterative(model, encoding=encoding(), widths=widths, normalise_inputs=False)
+    Iterative(model_of(4, (2,)), encoding=encoding(), widths=[(8,)])
+    # What the refused network could not do: another datum of the same mean, another estimate.
+    x = torch.tensor([[1.0, 0.0, 0.0, 0.0], [2.0, -1.0, 0.0, 0.0]])
+    found = infer(iterative, model, x, generator=seeded()).q.parameters
+    assert all((one[0] - one[1]).abs().max() > 1e-6 for one in found)
+
+
+def test_a_datum_of_one_number_is_not_layer_normalised(refused):
+    model = model_of(1, (2,))
+    assert "normalise_inputs=False" in refused(Iterative, model, widths=[(8,)])
+    assert "normalise_inputs=False" in refused(Direct, model, normalise_inputs=True)
+    Iterative(model, encoding=GradientEncoding(with_x=False), widths=[(8,)])
+    Direct(model, widths=[(8,)])
+
+
+def test_a_guess_of_another_family_of_equal_shapes_is_refused(refused):
+    model, x = model_of(4, (3, 2)), torch.randn(5, 4, generator=seeded())
+    widths = [(8,), (8,)]
+    ladder = Ladder(model, widths=widths)
+    mixed = Hybrid(ladder, Iterative(model, widths=widths))
+    message = refused(infer, mixed, model, x, n_samples=2, generator=seeded())
+    assert "a TopDown with parameters" in message
+    assert "a MeanField with parameters" in message
+    assert "start=TopDown.at_prior" in message
+    for refinement in (Iterative(model, widths=widths, start=TopDown.at_prior), GradientAscent()):
+        infer(Hybrid(ladder, refinement), model, x, n_iterations=2, generator=seeded())
+    full = Hybrid(Direct(model, widths=[(8,)], start=FullCovariance.at_prior), mixed.refinement)
+    assert "a FullCovariance" in refused(infer, full, model, x, generator=seeded())

@@ -16,6 +16,7 @@ from pcsim.deep.inference_direct import flows_of
 from pcsim.deep.inference_networks import (
     Builder,
     builder_of,
+    check_family,
     check_made_for,
     check_normalised,
     made_for,
@@ -110,7 +111,7 @@ class Iterative(nn.Module):
         groups, inputs = by_level(model, q), self._input_sizes(model)
         self._n_estimates = [len(group) for group in groups]
         self.flows = flows_of(q)
-        self.made_for = made_for(model, q)
+        self.made_for, self._family = made_for(model, q), type(q)
         kind = {"activation": activation, "link": link, "normalization": normalization}
         build = (
             self._streams(widths_of(len(groups), widths), kind)
@@ -174,6 +175,7 @@ class Iterative(nn.Module):
         n_iterations: int | None = None,
     ) -> Iterator[Step]:
         """Yield one step an iteration from `first` on, which is left out."""
+        check_family("Iterative", self._family, first.q)
         check_made_for("Iterative", self.made_for, model, first.q)
         step = first
         states: list[Tensor | None] = [None] * len(self.networks)

@@ -17,6 +17,7 @@ __all__ = [
     "Builder",
     "Made",
     "builder_of",
+    "check_family",
     "check_made_for",
     "check_normalised",
     "made_for",
@@ -27,8 +28,8 @@ Builder = Callable[[int, Sequence[int], torch.Generator], nn.Module]
 """(level from 1, sizes of the parts of its input in a row, randomness) -> a network with `n_in`,
 the sum of the sizes, and `n_out`. A direct network's first level has one part, the data; an
 iterative one's has those of its encoding, and each level above ends with the features below."""
-Made = tuple[int, str, list[tuple[int, ...]]]
-"""Inputs of the model, family of the posterior, and shape of each parameter of one example's."""
+Made = tuple[int, list[tuple[int, ...]]]
+"""Inputs of the model, and the shape of each parameter of one example's posterior."""
 USUAL: Mapping[str, Any] = {"activation": "elu", "link": "highway", "normalization": None}
 
 
@@ -85,18 +86,24 @@ def check_normalised(where: str, level: int, sizes: Sequence[int]) -> None:
 
 def made_for(model: LatentGaussian, q: Posterior) -> Made:
     """Return what a network must be made for to infer `q` of this model."""
-    return model.n_x, type(q).__name__, [tuple(one.shape[1:]) for one in q.parameters]
+    return model.n_x, [tuple(one.shape[1:]) for one in q.parameters]
 
 
 def check_made_for(where: str, made: Made, model: LatentGaussian, q: Posterior) -> None:
-    """Refuse to infer another model, or in another family, than a network was made for."""
+    """Refuse to infer another model than a network was made for."""
     now = made_for(model, q)
     if now != made:
         found, expected = (
-            f"a model of {n_x} inputs and a {kind} with parameters of shapes {shapes}"
-            for n_x, kind, shapes in (now, made)
+            f"a model of {n_x} inputs and posterior parameters of shapes {shapes}"
+            for n_x, shapes in (now, made)
         )
         advice = "Make the inference anew for this model."
-        if now[1] != made[1]:
-            advice = f"Give it start={now[1]}.at_prior, or a guess that is a {made[1]}."
         raise ValueError(refusal(where, found, f"{expected}, as it was made for", advice))
+
+
+def check_family(where: str, family: type, q: Posterior) -> None:
+    """Refuse to go on from a guess of another family than a network was made for."""
+    if type(q) is not family:
+        found, expected = f"a guess that is a {type(q).__name__}", f"a {family.__name__}"
+        advice = f"Make both with start={type(q).__name__}.at_prior, or take another guess."
+        raise ValueError(refusal(where, found, expected, advice))

@@ -231,7 +231,7 @@ def test_bad_clamps_are_refused(rng, refused):
     assert "float64" in words(input=x.float(), output=y.float())
     assert "as predicted" in words(input=x, output=y[:, :2])
     assert "along the first axis" in words(input=x[0])
-    assert "`initial`" in words(output=y)
+    assert "priors=" in words(output=y)
     assert "a tensor" in words(input=[[1.0]])
     assert "at least one node" in words()
     mask = torch.tensor([True, False, True])

@@ -309,12 +309,10 @@ def test_what_does_not_fit_is_refused(clamp):
     network = build()
     with pytest.raises(ValueError, match="an amortizer"):
         train(network, clamp, SETTINGS, amortizer=reverse_chain(network), progress=False)
+    masked = {**clamp, "input": Masked(clamp["input"], torch.tensor([True, True, False]))}
+    settings = replace(SETTINGS, score="errors")
     with pytest.raises(ValueError, match="Judge by 'energy'"):
-        train(
-            network, clamp, replace(SETTINGS, score="errors"),
-            validation={**clamp, "input": Masked(clamp["input"], torch.tensor(True))},
-            progress=False,
-        )  # fmt: skip
+        train(network, clamp, settings, validation=masked, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,11 @@ class Chain:
 
 
 def chain_of(network: PCNetwork) -> Chain | None:
-    """Return the chain that a network is, or None."""
+    """Return the chain that a network is, or None; None where torch chooses types (autocast)."""
     if len(network.inputs) != 1:
+        return None
+    first = next(network.parameters(), None)
+    if first is not None and torch.is_autocast_enabled(first.device.type):
         return None
     names, links, precisions = [network.inputs[0]], [], []
     last = list(network.nodes)[-1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcsim.deep.grad_mode import ordinary
-from pcsim.deep.pc_energy import Energy, SquaredError
+from pcsim.deep.pc_energy import Energy, SquaredError, seen_energy
 from pcsim.deep.pc_network import PCNetwork, States, for_all
 from pcsim.messages import refusal
 
@@ -22,7 +22,8 @@ class Masked:
     """Values held in some units only."""
 
     value: Tensor
-    """(batch, ...); what it says where the mask is False is only a start."""
+    """(batch, ...). What it says where the mask is False is a start for inputs that nothing
+    predicts; others start at their prediction."""
     mask: Tensor
     """Boolean, True where held; broadcasts to `value`."""
 
@@ -47,6 +48,8 @@ class Problem:
     """Predictions that nothing free enters, computed once."""
     start: States
     """Activities of all nodes but idle ones."""
+    unseen: States
+    """Masked node that predicts nothing -> its free units: they are idle, as such nodes are."""
     at_rest: bool = False
     """Whether free nodes start where their parents predict them."""
 
@@ -67,8 +70,16 @@ class Problem:
         first = next(iter(self.start.values()))
         total = first.new_zeros(len(first))
         for name in self.active:
-            total = total + nodes[name].energy(states[name], self.predict(name, states))
+            prediction = self.predict(name, states)
+            if name in self.unseen:
+                total = total + self.seen_energy(name, states[name], prediction)
+            else:
+                total = total + nodes[name].energy(states[name], prediction)
         return total
+
+    def seen_energy(self, name: str, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return the energy of a node in `unseen`, (batch,)."""
+        return seen_energy(self.network.nodes[name].energy, state, prediction, self.unseen[name])
 
     def hold(self, name: str, state: Tensor) -> Tensor:
         """Return the state with what is held in it put back."""
@@ -82,7 +93,11 @@ class Problem:
         given = {name: state.detach() for name, state in states.items()}
         with torch.no_grad():
             n = len(next(iter(given.values())))
-            return self.network.feedforward(given, n_examples=n)
+            found = self.network.feedforward(given, n_examples=n)
+            for name, unseen in self.unseen.items():
+                mean = self.network.nodes[name].energy.mean(self.predict(name, found))
+                found[name] = torch.where(unseen, mean, found[name])
+        return found
 
 
 def pose(
@@ -113,7 +128,7 @@ def pose(
     held, masked = split_clamp(where, network, clamp)
     given = held | {name: value for name, (value, _) in masked.items()}
     if not given:
-        advice = "Clamp a node; to sample from a prior use feedforward."
+        advice = "Clamp a node; what is expected without data is `network.feedforward`."
         raise ValueError(refusal(where, "an empty clamp", "at least one node held", advice))
     begin = dict(initial or {})
     for name, value in begin.items():
@@ -133,8 +148,13 @@ def pose(
         if all(parent in held for parent in network.nodes[name].parents)
     }
     moving = tuple(name for name in free if name not in idle)
+    unseen = {
+        name: ~mask
+        for name, (_, mask) in masked.items()
+        if name in network.nodes and all(child in idle for child in network.children_of(name))
+    }
     at_rest = not begin and not masked
-    return Problem(network, held, masked, moving, idle, constant, states, at_rest)
+    return Problem(network, held, masked, moving, idle, constant, states, unseen, at_rest)
 
 
 def lay_out(
@@ -151,7 +171,8 @@ def lay_out(
     """
     missing = [name for name in network.inputs if name not in known]
     if missing:
-        found, advice = f"no activity of {missing}", "Clamp them, or give a start in `initial`."
+        found = f"no activity of {missing}"
+        advice = "Clamp them, give them priors (predictive_coding(..., priors=...)), or a start."
         raise ValueError(refusal(where, found, "one for every input without a prior", advice))
     states = {name: known[name].detach() for name in network.inputs}
     predictions: States = {}
@@ -182,7 +203,7 @@ def lay_out(
 def predicted(where: str, network: PCNetwork, name: str, states: States) -> Tensor:
     """Return a prediction, or say which activities do not fit the layers behind it."""
     try:
-        return network.predict(name, states)
+        prediction = network.predict(name, states)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -191,6 +212,11 @@ def predicted(where: str, network: PCNetwork, name: str, states: States) -> Tens
         found, expected = f"activities of shapes {shapes}", f"shapes that predict {name!r}"
         advice = f"Its layers say: {str(error).splitlines()[0].rstrip('.')}."
         raise ValueError(refusal(where, found, expected, advice)) from None
+    if prediction.ndim < 2:
+        found = f"a prediction of {name!r} of shape {tuple(prediction.shape)}"
+        advice = "Keep the axis of units: leave out squeeze."
+        raise ValueError(refusal(where, found, "shape (batch, ...)", advice))
+    return prediction
 
 
 def check_target(where: str, name: str, energy: Energy, state: Tensor) -> None:
@@ -232,7 +258,10 @@ def split_clamp(
                 found = f"a mask of shape {tuple(value.mask.shape)} for {name!r}"
                 expected = f"one that broadcasts to {tuple(value.value.shape)}"
                 raise ValueError(refusal(where, found, expected)) from None
-            masked[name] = (ordinary(value.value.detach()), mask)
+            if bool(mask.all()):
+                held[name] = ordinary(value.value.detach())
+            else:
+                masked[name] = (ordinary(value.value.detach()), mask)
         else:
             check_values(where, f"clamp {name!r}", value)
             held[name] = ordinary(value.detach())
@@ -305,7 +334,7 @@ def check_free(
             continue
         kind = type(network.nodes[name].energy).__name__
         found = f"{name!r} with {kind} {'partly ' if name in masked else ''}free"
-        advice = "Hold all of it, or give it a SquaredError."
+        advice = "Hold all of it or, in batches of their own, nothing; or give it a SquaredError."
         raise ValueError(refusal(where, found, "free nodes with a squared error", advice))
 
 

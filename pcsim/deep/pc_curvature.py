@@ -13,6 +13,7 @@ from typing import Protocol, final
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of, is_supervised
 from pcsim.deep.pc_clamp import Problem
@@ -118,7 +119,8 @@ class GeneralQuadratic:
         self.alone = [
             name for name in layout.shapes if name in nodes and name not in problem.masked
         ]
-        with torch.enable_grad():
+        # Fused attention has no second derivative.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             self.leaf = errors.detach().requires_grad_()
             parts = layout.split(self.leaf)
             states, self.predictions = unfold(problem, parts)

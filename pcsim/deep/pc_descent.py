@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pcsim.deep.pc_clamp import Problem
+from pcsim.deep.pc_energy import summed
 from pcsim.deep.pc_network import States
 from pcsim.messages import check_integer, check_number, refusal, unknown_name
 
@@ -135,14 +136,19 @@ def adam_move(
     betas: tuple[float, float],
     count: int,
 ) -> Tensor:
-    """Update the running means in their dictionaries; return Adam's direction."""
+    """Update the running means in their dictionaries; return Adam's direction.
+
+    In at least single precision: of half types the square of an ordinary slope is 0.
+    """
     first, second = betas
+    kind = gradient.dtype
+    gradient = gradient.to(torch.promote_types(kind, torch.float32))
     zero = torch.zeros((), dtype=gradient.dtype, device=gradient.device)
     means[name] = torch.lerp(gradient, means.get(name, zero).expand_as(gradient), first)
     square = gradient.square()
     squares[name] = torch.lerp(square, squares.get(name, zero).expand_as(square), second)
     root = (squares[name] / (1 - second**count)).sqrt_()
-    return means[name] / (1 - first**count) / (root + 1e-8)
+    return (means[name] / (1 - first**count) / (root + 1e-8)).to(kind)
 
 
 def slope(problem: Problem, states: States, *, learning: bool) -> tuple[float, States]:
@@ -162,7 +168,7 @@ def slope(problem: Problem, states: States, *, learning: bool) -> tuple[float, S
 
 def whole_energy(problem: Problem, states: States, *, learning: bool) -> Tensor:
     """Return the energy of the batch, its constant predictions from memory unless learning."""
-    return fresh(problem, learning=learning).energy(states).sum()
+    return summed(fresh(problem, learning=learning).energy(states))
 
 
 def fresh(problem: Problem, *, learning: bool) -> Problem:
@@ -194,6 +200,10 @@ def mean_error(problem: Problem, states: States, *, learning: bool) -> float:
         errors = [
             (states[k] - nodes[k].energy.mean(problem.predict(k, states))).abs()
             for k in problem.active
+        ]
+        errors = [
+            error.masked_fill(problem.unseen[k], 0.0) if k in problem.unseen else error
+            for k, error in zip(problem.active, errors, strict=True)
         ]
     return float(sum(e.sum() for e in errors)) / sum(e.numel() for e in errors)
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from pcsim.messages import check_number, refusal
 
-__all__ = ["BinaryCrossEntropy", "CrossEntropy", "Energy", "SquaredError"]
+__all__ = ["BinaryCrossEntropy", "CrossEntropy", "Energy", "SquaredError", "seen_energy", "summed"]
 
 
 class Energy(Protocol):
@@ -112,6 +112,10 @@ class SquaredError(nn.Module):
         terms = self.precision * error.square() - self.log_precision
         return 0.5 * terms.flatten(1).sum(1)
 
+    def normalization(self, state: Tensor) -> Tensor:
+        """Return what the energy of every unit has whatever its error, (batch, ...)."""
+        return -0.5 * self.log_precision.expand_as(state)
+
     def weighted_error(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return precision times error."""
         error = state - prediction
@@ -128,6 +132,23 @@ class SquaredError(nn.Module):
     def scaled(self, factor: Tensor | float) -> SquaredError:
         """Return a new energy with this precision times a number, or one a unit; not learned."""
         return SquaredError(self.precision * factor)
+
+
+def seen_energy(energy: Energy, state: Tensor, prediction: Tensor, unseen: Tensor) -> Tensor:
+    """Return the energy of every example without units that were not seen, (batch,).
+
+    They are at their prediction, and have no share in the normalization of the density either.
+    """
+    state = torch.where(unseen, energy.mean(prediction), state)
+    total = energy(state, prediction)
+    if isinstance(energy, SquaredError):
+        total = total - (energy.normalization(state) * unseen).to(total).flatten(1).sum(1)
+    return total
+
+
+def summed(energies: Tensor) -> Tensor:
+    """Return the sum over a batch, in at least single precision: half types end at 65504."""
+    return energies.sum(dtype=torch.promote_types(energies.dtype, torch.float32))
 
 
 @final

@@ -18,6 +18,7 @@ from torch import Tensor
 from pcsim.deep.pc_clamp import Problem
 from pcsim.deep.pc_curvature import Curve, curve_of
 from pcsim.deep.pc_descent import Visit, adam_move, check_descent, largest, steps_of
+from pcsim.deep.pc_energy import summed
 from pcsim.deep.pc_network import States
 from pcsim.deep.pc_unfold import coordinates, own_precision, unfold, unfolded_energy
 from pcsim.messages import check_choice, check_number, refusal
@@ -125,23 +126,23 @@ class ErrorOptimisation:
                 break
         with torch.no_grad():
             states, predictions = unfold(problem, errors)
-            energy = float(unfolded_energy(problem, errors, states, predictions).sum())
+            energy = float(summed(unfolded_energy(problem, errors, states, predictions)))
         yield Visit(states, energy)
 
     def along_lines(self, problem: Problem) -> Iterator[Visit]:
         """Yield the start and every step of the automatic size."""
         if not problem.free:
-            yield Visit(problem.start, float(problem.energy(problem.start).detach().sum()))
+            yield Visit(problem.start, float(summed(problem.energy(problem.start).detach())))
             return
         curve = curve_of(problem)
         variance = own_variance(problem)
         errors = curve.start
         energies = curve.energy(errors)
-        yield Visit(problem.start, float(energies.sum()), energies)
+        yield Visit(problem.start, float(summed(energies)), energies)
         for _ in range(self.n_steps):
             before = errors
             errors, energies = line_step(curve, errors, energies, variance)
-            yield Visit(curve.states(errors), float(energies.sum()), energies)
+            yield Visit(curve.states(errors), float(summed(energies)), energies)
             if self.tol is not None and float((errors - before).abs().max()) <= self.tol:
                 return
 
@@ -185,7 +186,7 @@ def error_slope(problem: Problem, errors: States) -> tuple[States, float, States
     with torch.enable_grad():
         leaves = {name: error.detach().requires_grad_() for name, error in errors.items()}
         states, predictions = unfold(problem, leaves)
-        energy = unfolded_energy(problem, leaves, states, predictions).sum()
+        energy = summed(unfolded_energy(problem, leaves, states, predictions))
         found: tuple[Tensor, ...] = ()
         if leaves:
             found = torch.autograd.grad(energy, list(leaves.values()))

@@ -217,7 +217,9 @@ class PlainTrainer:
         settled = infer(self.network, clamp, self.method, record=True)
         self.states = settled.states
         parameters = trainable(self.network)
-        gradients = energy_gradients(self.network, self.states, idle=settled.idle)
+        gradients = energy_gradients(
+            self.network, self.states, idle=settled.idle, unseen=settled.unseen
+        )  # fmt: skip
         with torch.no_grad():
             for name, gradient in gradients.items():
                 parameters[name].sub_(gradient, alpha=self.learning_rate)

@@ -6,7 +6,9 @@ rules in the buffers of a chain.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -32,10 +34,16 @@ __all__ = [
 ]
 
 Gradients = dict[str, Tensor]
+Call = tuple[nn.Module, Tensor, GradientEdge]
+"""A layer, what entered it, and where its output is in the graph."""
 
 
 def energy_gradients(
-    network: PCNetwork, states: Mapping[str, Tensor], *, idle: Collection[str] = ()
+    network: PCNetwork,
+    states: Mapping[str, Tensor],
+    *,
+    idle: Collection[str] = (),
+    unseen: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Gradients:
     """Return the derivative of the energy, averaged over the batch, by every parameter.
 
@@ -46,6 +54,8 @@ def energy_gradients(
     idle
         Nodes below which nothing was held (`Settled.idle`). They tell their parameters nothing,
         their precision, whose errors of 0 are no observation, as little as their weights.
+    unseen
+        Node -> where its units are such (`Settled.unseen`).
 
     Returns
     -------
@@ -57,7 +67,7 @@ def energy_gradients(
     if not parameters:
         return {}
     with torch.enable_grad():
-        energy = network.energy(held, idle=idle).mean()
+        energy = network.energy(held, idle=idle, unseen=unseen).mean()
         if not energy.requires_grad:
             return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         found = torch.autograd.grad(energy, list(parameters.values()), allow_unused=True)
@@ -73,6 +83,7 @@ def local_gradients(
     *,
     factors: Mapping[str, Tensor | float] | None = None,
     idle: Collection[str] = (),
+    unseen: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Gradients:
     r"""Return the same derivatives by local rules: weighted error times presynaptic rate.
 
@@ -91,7 +102,7 @@ def local_gradients(
     factors
         Node -> what its :math:`\xi` is multiplied by, where not by 1. One over its precision
         leaves the bare error: what meets an error and not what lowers the energy.
-    idle
+    idle, unseen
         As in `energy_gradients`.
     """
     names = {id(parameter): name for name, parameter in trainable(network).items()}
@@ -103,6 +114,10 @@ def local_gradients(
     for name, node in network.nodes.items():
         if name in idle:
             continue
+        if name in unseen:
+            with torch.no_grad():
+                mean = node.energy.mean(network.predict(name, held))
+                held[name] = torch.where(unseen[name], mean, held[name])
         for parameter, gradient in node_rules(network, node, held, factors.get(name, 1.0)):
             if id(parameter) in names:
                 found[names[id(parameter)]] += gradient
@@ -110,6 +125,8 @@ def local_gradients(
         if log_precision is not None and id(log_precision) in names:
             error = held[name] - network.predict(name, held).detach()
             terms = 0.5 * (log_precision.detach().exp() * error.square() - 1) / len(error)
+            if name in unseen:
+                terms = terms.masked_fill(unseen[name], 0.0)
             found[names[id(log_precision)]] += terms.sum_to_size(log_precision.shape)
     return found
 
@@ -118,17 +135,22 @@ def node_rules(
     network: PCNetwork, node: Node, states: States, factor: Tensor | float
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Yield the parameters of one node's prediction and their derivatives."""
-    heard: list[tuple[nn.Module, Tensor, GradientEdge]] = []
+    heard: list[Call] = []
 
-    def listen(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def listen(
+        layer: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor], output: Tensor
+    ) -> Tensor:
         # What follows may write over the output (inplace=True): its place in the graph is kept, not
         # the tensor, and a view, whose place would change with it, goes on as a copy.
         if output.requires_grad:
-            heard.append((layer, inputs[0].detach(), get_gradient_edge(output)))
+            entered = inputs[0] if inputs else keywords["input"]
+            heard.append((layer, entered.detach(), get_gradient_edge(output)))
         return output.clone() if output._is_view() else output
 
     layers = dict.fromkeys(layer for layer in layers_of(network, node) if has_rule(layer))
-    hooks = [layer.register_forward_hook(listen, prepend=True) for layer in layers]
+    hooks = [
+        layer.register_forward_hook(listen, prepend=True, with_kwargs=True) for layer in layers
+    ]
     try:
         with torch.enable_grad():
             prediction = network.predict(node.name, states)
@@ -140,6 +162,7 @@ def node_rules(
     n = len(states[node.name])
     error = factor * node.energy.weighted_error(states[node.name], prediction.detach()) / n
     error = error.sum_to_size(prediction.shape)
+    heard = alone(heard, prediction)
     ruled = {id(p) for layer, _, _ in heard for p in own_parameters(layer) or ()}
     others = [p for p in parameters_of(network, node) if p.requires_grad and id(p) not in ruled]
     wanted: list[Any] = [*(edge for _, _, edge in heard), *others]
@@ -150,6 +173,33 @@ def node_rules(
     for (layer, rate, _), delta in zip(heard, pulled[: len(heard)], strict=True):
         if delta is not None:
             yield from layer_rule(layer, rate, delta)
+
+
+def alone(heard: list[Call], prediction: Tensor) -> list[Call]:
+    """Return the calls of layers whose parameters a prediction uses in such calls only.
+
+    Others, whose weight `forward` also takes by itself, have more to learn than their rule says.
+    """
+    expected = Counter(id(p) for layer, _, _ in heard for p in own_parameters(layer) or ())
+    found = uses(prediction)
+    return [
+        call for call in heard
+        if all(found[id(p)] <= expected[id(p)] for p in own_parameters(call[0]) or ())
+    ]  # fmt: skip
+
+
+def uses(value: Tensor) -> Counter[int]:
+    """Return how often each parameter (by `id`) enters the graph of a value."""
+    found: Counter[int] = Counter()
+    known, waiting = {value.grad_fn}, [value.grad_fn]
+    while waiting:
+        for source, _ in getattr(waiting.pop(), "next_functions", ()):
+            if hasattr(source, "variable"):
+                found[id(source.variable)] += 1
+            elif source is not None and source not in known:
+                known.add(source)
+                waiting.append(source)
+    return found
 
 
 def precision_of(node: Node) -> Tensor | float:

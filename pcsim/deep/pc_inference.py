@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from pcsim.deep.grad_mode import outside_inference_mode
 from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of, is_supervised
 from pcsim.deep.pc_clamp import Clamp, Masked, Problem, pose
 from pcsim.deep.pc_descent import AdamDescent, GradientDescent, Visit, steps_of
+from pcsim.deep.pc_energy import summed
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_network import PCNetwork, States
 from pcsim.messages import check_object, refusal
@@ -55,6 +59,8 @@ class Settled:
     """Energy of the batch at the start and after every step, if recorded."""
     idle: tuple[str, ...] = ()
     """Nodes below which nothing was held: they rest on their prediction."""
+    unseen: Mapping[str, Tensor] = field(default_factory=dict)
+    """`Masked` node below which nothing was held -> its free units, which rest so too."""
 
 
 def infer(
@@ -103,7 +109,7 @@ def infer(
     """
     method = GradientDescent() if method is None else method
     check_method("infer", method)
-    with outside_inference_mode():
+    with outside_inference_mode(), still(network):
         problem = pose(network, clamp, initial)
         loop = None if record else settle_fused(problem, method)
         if loop is None:
@@ -128,6 +134,25 @@ def settle(problem: Problem, method: Inference, *, record: bool) -> Settled:
             raise diverged(method, len(trace) - 1)
     kept = tuple(trace) if record else ()
     return conclude(problem, states, len(trace) - 1, method, kept, energy=energy)
+
+
+@contextlib.contextmanager
+def still(network: PCNetwork) -> Iterator[None]:
+    """Hold layers with a spectral norm as they are: in training each prediction would change it."""
+    moving = [part for part in network.modules() if part.training and iterates(part)]
+    try:
+        for part in moving:
+            part.training = False
+        yield
+    finally:
+        for part in moving:
+            part.training = True
+
+
+def iterates(part: nn.Module) -> bool:
+    """Return whether a module estimates a spectral norm anew whenever it is used in training."""
+    hooks = part._forward_pre_hooks.values()
+    return isinstance(part, _SpectralNorm) or any(isinstance(h, SpectralNorm) for h in hooks)
 
 
 def settle_fused(problem: Problem, method: Inference) -> FusedLoop | None:
@@ -180,8 +205,8 @@ def conclude(
     if energy is None:
         with torch.no_grad():
             energy = problem.energy(everything)
-    check_settled(problem, float(energy.sum()), n_steps, method, trace)
-    return Settled(everything, energy, n_steps, trace, problem.idle)
+    check_settled(problem, float(summed(energy)), n_steps, method, trace)
+    return Settled(everything, energy, n_steps, trace, problem.idle, problem.unseen)
 
 
 def check_settled(
@@ -194,7 +219,7 @@ def check_settled(
     if total <= WORST * ordinary:
         return
     with torch.no_grad():
-        first = trace[0] if trace else float(problem.energy(problem.start).sum())
+        first = trace[0] if trace else float(summed(problem.energy(problem.start)))
     if total > WORST * max(abs(first), ordinary):
         raise diverged(method, n_steps, f"an energy of {total:.3g}, {first:.3g} before,")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
+from pcsim.deep.grad_mode import ordinary, recording
 from pcsim.deep.pc_clamp import (
     Clamp,
     check_shape,
@@ -34,6 +36,7 @@ from pcsim.deep.pc_inference import (
     diverged,
     settle,
     settle_fused,
+    still,
 )
 from pcsim.deep.pc_network import PCNetwork, States, for_all
 from pcsim.messages import check_choice, refusal
@@ -56,16 +59,18 @@ def learn(
     rule: str = "energy",
     *,
     idle: Collection[str] = (),
+    unseen: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
     """Take one step of the optimiser along the rule's gradients at these activities."""
     check_choice("learn", "rule", rule, RULES)
-    gradients = chain_gradients(network, states)
+    gradients = None if unseen else chain_gradients(network, states)
     if gradients is None:
         slopes = energy_gradients if rule == "energy" else local_gradients
-        gradients = slopes(network, states, idle=idle)
+        gradients = slopes(network, states, idle=idle, unseen=unseen)
     apply(network, gradients, optimiser)
 
 
+@recording()
 def train_step(
     network: PCNetwork,
     clamp: Clamp,
@@ -80,7 +85,7 @@ def train_step(
     Parameters
     ----------
     optimiser
-        Any of `torch.optim` over the parameters of the network.
+        Any of `torch.optim` over the parameters of the network, but for LBFGS.
     initial
         As in `infer`; what an amortizer guesses makes this hybrid (see `pc_hybrid`).
     rule
@@ -93,20 +98,25 @@ def train_step(
         What the weights were changed at.
     """
     check_choice("train_step", "rule", rule, RULES)
-    problem = pose(network, clamp, initial)
-    loop = settle_fused(problem, method)
-    if loop is None:
-        settled = settle(problem, method, record=False)
-    else:
-        settled = conclude_fused(problem, loop, method)
+    check_optimiser("train_step", optimiser)
+    with still(network):
+        problem = pose(network, clamp, initial)
+        loop = settle_fused(problem, method)
+        if loop is None:
+            settled = settle(problem, method, record=False)
+        else:
+            settled = conclude_fused(problem, loop, method)
     gradients = None if loop is None else loop_gradients(network, loop)
     if gradients is None:
-        learn(network, settled.states, optimiser, rule, idle=settled.idle)
+        learn(
+            network, settled.states, optimiser, rule, idle=settled.idle, unseen=settled.unseen
+        )  # fmt: skip
     else:
         apply(network, gradients, optimiser)
     return settled
 
 
+@recording()
 def incremental_step(
     network: PCNetwork,
     clamp: Clamp,
@@ -127,6 +137,7 @@ def incremental_step(
     ----------
     Salvatori et al. (2024), https://arxiv.org/abs/2212.00720
     """
+    check_optimiser("incremental_step", optimiser)
     problem = pose(network, clamp, initial)
     trace = []
     states = problem.start
@@ -135,7 +146,8 @@ def incremental_step(
         if not math.isfinite(visit.energy):
             raise diverged(method, len(trace) - 1)
         if len(trace) > 1:
-            learn(network, problem.finish(visit.states), optimiser, idle=problem.idle)
+            ends = problem.finish(visit.states)
+            learn(network, ends, optimiser, idle=problem.idle, unseen=problem.unseen)
         states = visit.states
     again = pose(network, clamp, states)
     return conclude(again, states, len(trace) - 1, method, tuple(trace))
@@ -151,6 +163,15 @@ def apply(network: PCNetwork, gradients: Gradients, optimiser: Optimizer | None)
                 parameter.sub_(gradients[name])
     if optimiser is not None:
         optimiser.step()
+
+
+def check_optimiser(where: str, optimiser: object) -> None:
+    """Refuse what takes no step by gradients alone."""
+    if not isinstance(optimiser, Optimizer) or isinstance(optimiser, LBFGS):
+        found = f"{optimiser!r}" if isinstance(optimiser, type) else type(optimiser).__name__
+        advice = "Such as torch.optim.Adam(network.parameters(), 1e-3)."
+        expected = "an optimiser of torch.optim that needs no closure"
+        raise TypeError(refusal(where, f"the optimiser {found}", expected, advice))
 
 
 def check_given(
@@ -171,6 +192,7 @@ def check_given(
     check_target(where, last, network.nodes[last].energy, target)
 
 
+@recording()
 def backprop_step(
     network: PCNetwork, inputs: Mapping[str, Tensor], target: Tensor, optimiser: Optimizer
 ) -> Tensor:
@@ -187,9 +209,10 @@ def backprop_step(
     """
     last = network.outputs[0]
     energy = network.nodes[last].energy
+    check_optimiser("backprop_step", optimiser)
     check_given("backprop_step", network, inputs, target)
-    states: States = {name: value.detach() for name, value in inputs.items()}
-    target = target.detach()
+    states: States = {name: ordinary(value.detach()) for name, value in inputs.items()}
+    target = ordinary(target.detach())
     # A root with a prior is the same for all examples of the inputs beside it; what depends on no
     # input is predicted once, for all examples of the target.
     n_inputs = len(next(iter(inputs.values()))) if inputs else 1

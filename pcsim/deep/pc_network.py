@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, cast, final
 
 from torch import Tensor, nn
 
-from pcsim.deep.pc_energy import Energy, SquaredError
+from pcsim.deep.pc_energy import Energy, SquaredError, seen_energy
 from pcsim.messages import check_integer, refusal, unknown_name
 
 __all__ = ["Node", "PCNetwork", "Prior", "States", "for_all"]
@@ -107,6 +108,11 @@ class PCNetwork(nn.Module):
         self.body = body
         self.overwriting = frozenset(n.name for n in nodes if writes_over(n.predict))
         """Nodes whose prediction is computed in place somewhere, from copies of their parents."""
+        for node in nodes:
+            if not isinstance(node.energy, nn.Module):
+                found = f"an energy of type {type(node.energy).__name__} at {node.name!r}"
+                expected = "a torch.nn.Module with the methods of Energy"
+                raise TypeError(refusal("PCNetwork", found, expected))
         own = {n.name: n.predict for n in nodes if isinstance(n.predict, nn.Module)}
         self.predictors = nn.ModuleDict(own)
         self.energies = nn.ModuleDict({n.name: cast(nn.Module, n.energy) for n in nodes})
@@ -162,13 +168,25 @@ class PCNetwork(nn.Module):
             for name, node in self.nodes.items()
         }
 
-    def energy(self, states: Mapping[str, Tensor], *, idle: Collection[str] = ()) -> Tensor:
-        """Return the energy of every example, (batch,); nodes named `idle` carry none."""
-        terms = [
-            node.energy(states[name], self.predict(name, states))
-            for name, node in self.nodes.items()
-            if name not in idle
-        ]
+    def energy(
+        self,
+        states: Mapping[str, Tensor],
+        *,
+        idle: Collection[str] = (),
+        unseen: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Tensor:
+        """Return the energy of every example, (batch,).
+
+        Nodes named `idle` carry none, of nodes in `unseen` those units carry none where it is True.
+        """
+        terms = []
+        for name, node in self.nodes.items():
+            if name not in idle:
+                state, prediction = states[name], self.predict(name, states)
+                if name in unseen:
+                    terms.append(seen_energy(node.energy, state, prediction, unseen[name]))
+                else:
+                    terms.append(node.energy(state, prediction))
         if not terms:
             first = next(iter(states.values()))
             return first.new_zeros(len(first))
@@ -225,6 +243,10 @@ class PCNetwork(nn.Module):
 
 def for_all(value: Tensor, n: int) -> Tensor:
     """Return a value of one example as that of n; of n as it is."""
+    if len(value) not in (1, n):
+        found, expected = f"{len(value)} rows for {n} examples", "examples along the first axis"
+        advice = "Name other values in `cut`, such that each has a row an example."
+        raise ValueError(refusal("PCNetwork", found, expected, advice))
     return value if len(value) == n else value.expand(n, *value.shape[1:])
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from pcsim.deep.pc_clamp import Problem
 from pcsim.deep.pc_curvature import GeneralCurve, Quadratic, curve_of
 from pcsim.deep.pc_descent import Visit
+from pcsim.deep.pc_energy import summed
 from pcsim.messages import check_integer, check_number, refusal
 
 __all__ = ["Exact", "GaussNewton"]
@@ -52,12 +53,12 @@ class GaussNewton:
         """Yield the start and every step."""
         refuse_learning("GaussNewton", learning)
         if not problem.free:
-            yield Visit(problem.start, float(problem.energy(problem.start).detach().sum()))
+            yield Visit(problem.start, float(summed(problem.energy(problem.start).detach())))
             return
         curve = curve_of(problem)
         errors = curve.start
         energies = curve.energy(errors)
-        yield Visit(problem.start, float(energies.sum()), energies)
+        yield Visit(problem.start, float(summed(energies)), energies)
         damping = torch.full_like(energies, self.damping)
         rise = torch.full_like(energies, 2.0)
         first: Tensor | None = None
@@ -79,7 +80,7 @@ class GaussNewton:
             damping, rise = adapt(damping, rise, gain, better)
             errors = moved if bool(better.all()) else torch.where(better[:, None], moved, errors)
             energies = torch.where(better, trial, energies)
-            yield Visit(curve.states(errors), float(energies.sum()), energies)
+            yield Visit(curve.states(errors), float(summed(energies)), energies)
             if bool(level.all()):
                 return
 
@@ -133,7 +134,7 @@ class Exact:
     def visits(self, problem: Problem, *, learning: bool = False) -> Iterator[Visit]:
         """Yield the start and the solution."""
         refuse_learning("Exact", learning)
-        yield Visit(problem.start, float(problem.energy(problem.start).detach().sum()))
+        yield Visit(problem.start, float(summed(problem.energy(problem.start).detach())))
         if not problem.free:
             return
         check_masks(problem)
@@ -141,6 +142,9 @@ class Exact:
         errors = curve.start
         gradient = curve.quadratic(errors).gradient
         n = gradient.shape[1]
+        if torch.finfo(gradient.dtype).bits < 32:
+            found, advice = f"{gradient.dtype}", "Convert network and data with .float()."
+            raise ValueError(refusal("Exact", found, "float32 or float64", advice))
         if n > self.max_units:
             found = f"{n} free units"
             raise ValueError(
@@ -166,7 +170,7 @@ class Exact:
             advice = "Use GaussNewton for networks that are not linear or not quadratic."
             raise ValueError(refusal("Exact", found, "a linear network", advice))
         energies = curve.energy(errors)
-        yield Visit(curve.states(errors), float(energies.sum()), energies)
+        yield Visit(curve.states(errors), float(summed(energies)), energies)
 
 
 def matrix_of(curve: GeneralCurve) -> Tensor:
@@ -183,14 +187,16 @@ def matrix_of(curve: GeneralCurve) -> Tensor:
         masked={k: (widen(value), widen(mask)) for k, (value, mask) in problem.masked.items()},
         constant={name: widen(value) for name, value in problem.constant.items()},
         start={name: widen(value) for name, value in problem.start.items()},
+        unseen={name: widen(value) for name, value in problem.unseen.items()},
     )
     model = GeneralCurve(wide).quadratic(errors.expand(n, n).contiguous())
     unit = torch.eye(n, dtype=errors.dtype, device=errors.device)
     matrix = model.product(unit, model.push(unit))
-    # Held units of a mask have no slope and no curvature: they stay with any.
+    # Held units of a mask, and unseen ones, have no slope and no curvature: they stay with any.
     shapes = curve.layout.shapes
     inert = {name: errors.new_zeros(1, *shape[1:]) for name, shape in shapes.items()}
     inert.update({k: mask[:1].to(errors) for k, (_, mask) in problem.masked.items()})
+    inert.update({k: torch.ones_like(mask[:1]).to(errors) for k, mask in problem.unseen.items()})
     return 0.5 * (matrix + matrix.T) + torch.diag(curve.layout.join(inert)[0])
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pcsim.deep.grad_mode import recording
 from pcsim.deep.pc_clamp import Clamp, split_clamp
 from pcsim.deep.pc_gradients import (
     entering,
@@ -19,7 +20,7 @@ from pcsim.deep.pc_gradients import (
     trainable,
 )
 from pcsim.deep.pc_inference import Inference, Settled, infer
-from pcsim.deep.pc_learning import apply
+from pcsim.deep.pc_learning import apply, check_optimiser
 from pcsim.deep.pc_network import PCNetwork
 from pcsim.deep.pc_plain import own_parameters
 from pcsim.messages import check_number, refusal
@@ -34,6 +35,7 @@ def alone(value: Tensor) -> Tensor:
     return value
 
 
+@recording()
 def proximal_step(
     network: PCNetwork,
     clamp: Clamp,
@@ -53,8 +55,10 @@ def proximal_step(
     not weighted by its precision: the normalised step of a proximal update. The sums run over the
     positions at which a layer is used: one in a plain network, each patch of a convolution, each
     place of a sequence, and every call of a layer that several nodes share. As :math:`n` is at
-    least the largest curvature of half the squared error by the weights, the step never makes the
-    error behind a layer larger.
+    least the largest curvature of half the squared size of what leaves a layer by its weights, the
+    step never makes the error behind a layer larger where nothing but functions of slope at most 1
+    (tanh, relu) is between it and the prediction. Gains there are not counted: steps are too long
+    by the square of one above 1, and too short below, as with the scales of muPC.
 
     The output's error counts only by a share :math:`s = n\Pi\alpha/(1 + n\Pi\alpha)`, with
     :math:`n` of the last layer behind it at the feedforward start, :math:`\Pi` the precision of the
@@ -90,6 +94,8 @@ def proximal_step(
     ----------
     Alonso et al. (2022), https://arxiv.org/abs/2206.00164; the authors' code.
     """
+    if optimiser is not None:
+        check_optimiser("proximal_step", optimiser)
     check_number("proximal_step", "rate", rate, positive=True)
     check_number("proximal_step", "epsilon", epsilon, low=0.0)
     last, share = network.outputs[0], output_share(network, clamp, rate, epsilon, average)
@@ -114,20 +120,23 @@ def output_share(
     network: PCNetwork, clamp: Clamp, rate: float, epsilon: float, average: Average
 ) -> Tensor:
     """Return what a proximal step multiplies the output's error by: one number, or one a unit."""
-    last = network.outputs[0]
-    held, _ = split_clamp("proximal_step", network, clamp)
+    last, where = network.outputs[0], "proximal_step"
+    if len(network.outputs) > 1:
+        found = f"outputs {list(network.outputs)}"
+        raise ValueError(refusal(where, found, "one output", "Take train_step."))
+    held, _ = split_clamp(where, network, clamp)
     if not all(name in held for name in (*network.inputs, last)):
         found = f"a clamp of {sorted(clamp)}"
-        raise ValueError(refusal("proximal_step", found, "whole inputs and the whole output"))
+        raise ValueError(refusal(where, found, "whole inputs and the whole output"))
     with torch.no_grad():
         inputs = {name: held[name] for name in network.inputs}
         guess = network.feedforward(inputs, len(held[last]))
     calls = presynaptic_norms(network, guess)
     behind = [layer for name, layer, _ in calls if name == last]
     if not behind:
-        advice = "End the network with one, or use train_step."
+        advice = "End the network with one that is not parameterised (mupc), or use train_step."
         found = f"no layer with a local rule in the prediction of {last!r}"
-        raise ValueError(refusal("proximal_step", found, "a linear layer there", advice))
+        raise ValueError(refusal(where, found, "a linear layer there", advice))
     norm = parameter_norms(calls, epsilon, average)[id(behind[-1].weight)]
     reach: Tensor = norm * rate * precision_of(network.nodes[last])
     return reach / (1 + reach)
@@ -140,11 +149,15 @@ def presynaptic_norms(
     found: list[tuple[str, nn.Module, Tensor]] = []
     name = ""
 
-    def listen(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        found.append((name, layer, entering(layer, inputs[0], len(states[name]))))
+    def listen(
+        layer: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor], output: Tensor
+    ) -> None:
+        entered = inputs[0] if inputs else keywords["input"]
+        found.append((name, layer, entering(layer, entered, len(states[name]))))
 
     parts = [part for node in network.nodes.values() for part in layers_of(network, node)]
-    hooks = [p.register_forward_hook(listen) for p in dict.fromkeys(parts) if has_rule(p)]
+    ruled = [part for part in dict.fromkeys(parts) if has_rule(part)]
+    hooks = [part.register_forward_hook(listen, with_kwargs=True) for part in ruled]
     try:
         with torch.no_grad():
             for name in network.nodes:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from pcsim.deep.pc_energy import Energy, SquaredError
-from pcsim.deep.pc_network import Node, PCNetwork
+from pcsim.deep.pc_network import Node, PCNetwork, Prior
+from pcsim.deep.pc_subgraph import subgraph
 from pcsim.deep.pc_unfit import refuse_drawn, refuse_overwritten, refuse_unfit
 from pcsim.messages import check_choice, check_object, refusal, unknown_name
 
 __all__ = ["predictive_coding"]
 
 CUTS = ("after_activation", "before_activation")
-map_arg: Any = fx.node.map_arg
 WEIGHTED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
 ATTENDING = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 SHAPES = {
@@ -38,6 +36,7 @@ def predictive_coding(
     cut: str | Sequence[str] = "after_activation",
     energies: Mapping[str, Energy] | None = None,
     output: Energy | None = None,
+    priors: Mapping[str, Tensor | Prior] | None = None,
 ) -> PCNetwork:
     """Return the predictive-coding network of a module; its parameters are shared, not copied.
 
@@ -63,13 +62,17 @@ def predictive_coding(
         Node -> energy, where it is not the plain squared error.
     output
         Energy of the output, as a shorthand for ``energies={"output": ...}``.
+    priors
+        Input -> the mean of its prior, of the shape of one example, or a `Prior` that learns it;
+        its precision is that of its energy. Such an input is a node, which may be free: with priors
+        on all inputs a decoder is a generative network, and learns from outputs alone.
 
     Returns
     -------
     PCNetwork
         With inputs named as the arguments of `forward` that have no default (the others keep
-        theirs), and the output named ``"output"``; several, a dictionary's too, are a tuple,
-        ``"output_0"`` and so on.
+        theirs), those with a prior left out, and the output named ``"output"``; several, a
+        dictionary's too, are a tuple, ``"output_0"`` and so on.
 
     Raises
     ------
@@ -84,6 +87,8 @@ def predictive_coding(
     ('input', '_1', 'output')
     >>> predictive_coding(net, cut="before_activation").names
     ('input', '_0', 'output')
+    >>> predictive_coding(net, priors={"input": torch.zeros(4)}).inputs
+    ()
     """
     where = "predictive_coding"
     refuse_unfit(where, module)
@@ -109,7 +114,8 @@ def predictive_coding(
         kind = "an energy, such as CrossEntropy()"
         check_object(where, f"energy of {name!r}", given, "weighted_error", kind)
     inputs = [called[value] for value in graph.nodes if value.op == "placeholder"]
-    nodes = []
+    nodes = roots(where, inputs, priors or {}, own)
+    rooted = {node.name for node in nodes}
     for value in graph.nodes:
         if value in chosen and value.op != "placeholder":
             piece, parents = subgraph(module, value, chosen)
@@ -117,7 +123,30 @@ def predictive_coding(
             nodes.append(Node(called[value], tuple(called[p] for p in parents), piece, energy))
     if own:
         raise unknown_name(where, "node", next(iter(own)), [node.name for node in nodes])
-    return PCNetwork(inputs, nodes, body=module, outputs=[called[value] for value in outputs])
+    kept = [name for name in inputs if name not in rooted]
+    return PCNetwork(kept, nodes, body=module, outputs=[called[value] for value in outputs])
+
+
+def roots(
+    where: str,
+    inputs: Sequence[str],
+    priors: Mapping[str, Tensor | Prior],
+    energies: dict[str, Energy],
+) -> list[Node]:
+    """Return a node for each input with a prior; its energy is taken out of `energies`."""
+    for name, mean in priors.items():
+        if name not in inputs:
+            raise unknown_name(where, "input", name, inputs)
+        if not isinstance(mean, Tensor | Prior):
+            found, expected = f"a prior of type {type(mean).__name__}", "a tensor, or a Prior"
+            raise TypeError(refusal(where, f"{found} for {name!r}", expected))
+    return [
+        Node(
+            name, (), one if isinstance(one, Prior) else Prior(one),
+            energies.pop(name, SquaredError()),
+        )
+        for name, one in priors.items()
+    ]  # fmt: skip
 
 
 class Tracer(fx.Tracer):
@@ -269,101 +298,3 @@ def named_values(where: str, graph: fx.Graph, names: Sequence[str]) -> dict[fx.N
         if name not in known:
             raise unknown_name(where, "cut", name, known)
     return {known[name]: None for name in names}
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation of a subgraph; arguments name earlier results as `Result`."""
-
-    result: str
-    kind: str
-    target: Any
-    arguments: tuple[Any, ...]
-    keywords: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Result:
-    """The place of an earlier result among arguments."""
-
-    name: str
-
-
-@dataclass(frozen=True, eq=False)
-class Subgraph:
-    """The operations between some activities and one prediction, run one after another."""
-
-    body: nn.Module
-    parents: tuple[str, ...]
-    operations: tuple[Operation, ...]
-
-    def __call__(self, *activities: Tensor) -> Tensor:
-        """Return the prediction."""
-        known: dict[str, Any] = dict(zip(self.parents, activities, strict=True))
-        value: Any = None
-        for step in self.operations:
-            arguments = fill(step.arguments, known)
-            keywords = fill(step.keywords, known) if step.keywords else {}
-            if step.kind == "call_module":
-                value = self.body.get_submodule(step.target)(*arguments, **keywords)
-            elif step.kind == "call_function":
-                value = step.target(*arguments, **keywords)
-            elif step.kind == "call_method":
-                value = getattr(arguments[0], step.target)(*arguments[1:], **keywords)
-            else:
-                value = attrgetter(step.target)(self.body)
-            known[step.result] = value
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                refusal("Subgraph", f"a {type(value).__name__}", "a tensor as activity")
-            )
-        return value
-
-    def layers(self) -> list[nn.Module]:
-        """Return the modules that take part, in order."""
-        calls = [step for step in self.operations if step.kind == "call_module"]
-        return [self.body.get_submodule(step.target) for step in calls]
-
-
-def fill(value: Any, known: Mapping[str, Any]) -> Any:
-    """Put results in their places, through tuples, lists, dictionaries and slices."""
-    if isinstance(value, Result):
-        return known[value.name]
-    if isinstance(value, tuple):
-        return tuple(fill(part, known) for part in value)
-    if isinstance(value, list):
-        return [fill(part, known) for part in value]
-    if isinstance(value, dict):
-        return {key: fill(part, known) for key, part in value.items()}
-    if isinstance(value, slice):
-        return slice(*(fill(part, known) for part in (value.start, value.stop, value.step)))
-    return value
-
-
-def subgraph(
-    module: nn.Module, value: fx.Node, cuts: Mapping[fx.Node, None]
-) -> tuple[Subgraph, list[fx.Node]]:
-    """Return what computes `value` from the nearest activities, and those activities."""
-    parents: dict[fx.Node, None] = {}
-    inner: dict[fx.Node, None] = {}
-
-    def visit(one: fx.Node) -> None:
-        for source in one.all_input_nodes:
-            if source in cuts:
-                parents[source] = None
-            elif source not in inner:
-                visit(source)
-                inner[source] = None
-
-    visit(value)
-    operations = tuple(
-        Operation(
-            one.name,
-            one.op,
-            one.target,
-            map_arg(tuple(one.args), lambda n: Result(n.name)),
-            map_arg(dict(one.kwargs), lambda n: Result(n.name)),
-        )
-        for one in [*inner, value]
-    )
-    return Subgraph(module, tuple(parent.name for parent in parents), operations), list(parents)

@@ -17,6 +17,7 @@ from pcsim.messages import refusal
 
 __all__ = ["refuse_drawn", "refuse_overwritten", "refuse_tied", "refuse_unfit"]
 
+InstanceNorm = nn.modules.instancenorm._InstanceNorm
 TIED = (nn.modules.batchnorm._BatchNorm,)
 DROPPING = (nn.MultiheadAttention, nn.RNNBase)
 """Modules whose number `dropout` is a probability."""
@@ -37,6 +38,10 @@ def refuse_unfit(where: str, module: nn.Module) -> None:
         drops = drops or (isinstance(part, DROPPING) and float(part.dropout) > 0)
         if drops or isinstance(part, nn.RReLU):
             raise drawn(where, f"{type(part).__name__} at {name!r}")
+        if isinstance(part, InstanceNorm) and part.track_running_stats:
+            found = f"{type(part).__name__} at {name!r}, whose running means change at every step"
+            advice = "Make it with track_running_stats=False."
+            raise ValueError(refusal(where, found, "layers that stay as they are", advice))
         if isinstance(part, nn.Embedding | nn.EmbeddingBag):
             found, advice = f"{type(part).__name__} at {name!r}", "Embed first: hold what it gives."
             raise ValueError(refusal(where, found, "layers of floating numbers", advice))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from pcsim.deep.pc_clamp import Problem
-from pcsim.deep.pc_energy import SquaredError
 from pcsim.deep.pc_network import States
 
 __all__ = ["coordinates", "own_precision", "unfold", "unfolded_energy"]
@@ -47,7 +45,9 @@ def unfolded_energy(
     total = first.new_zeros(len(first))
     for name in problem.active:
         energy = problem.network.nodes[name].energy
-        if name in errors and name not in problem.masked:
+        if name in problem.unseen:
+            total = total + problem.seen_energy(name, states[name], predictions[name])
+        elif name in errors and name not in problem.masked:
             total = total + energy(errors[name], errors[name].new_zeros(()))
         else:
             total = total + energy(states[name], predictions[name])
@@ -58,5 +58,8 @@ def own_precision(problem: Problem, name: str) -> Tensor | float:
     """Return the precision of a free node's error; 1 for inputs, which have none."""
     if name not in problem.network.nodes:
         return 1.0
-    energy = cast(SquaredError, problem.network.nodes[name].energy)
-    return 1.0 if energy.plain else energy.precision.detach()
+    energy = problem.network.nodes[name].energy
+    if getattr(energy, "plain", False):
+        return 1.0
+    precision = energy.precision
+    return precision.detach() if isinstance(precision, Tensor) else precision

@@ -1,0 +1,153 @@
+"""Units of masked outputs that were not seen: they weigh nothing and teach nothing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pcsim.deep.pc_clamp import Masked
+from pcsim.deep.pc_descent import GradientDescent
+from pcsim.deep.pc_energy import SquaredError
+from pcsim.deep.pc_errors import ErrorOptimisation
+from pcsim.deep.pc_inference import infer
+from pcsim.deep.pc_learning import energy_gradients, local_gradients, train_step
+from pcsim.deep.pc_network import Node, PCNetwork
+from pcsim.deep.pc_newton import Exact, GaussNewton
+from pcsim.deep.pc_rules import InferenceLearning
+from pcsim.deep.pc_trace import predictive_coding
+from pcsim.deep.pc_training import PCTrainingSettings, train
+
+METHODS = [
+    GradientDescent(n_steps=400, step=0.2),
+    ErrorOptimisation(n_steps=200, step="auto"),
+    GaussNewton(n_steps=50, tol=1e-12),
+    Exact(),
+]
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def linear(seed=0):
+    """Return a linear network of two layers with learned precisions."""
+    body = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5)).double()
+    with torch.no_grad():
+        for number, one in enumerate(body.parameters()):
+            one.copy_(0.5 * drawn(*one.shape, seed=seed + number))
+    outer = SquaredError(torch.tensor([0.5, 1.0, 2.0, 3.0, 0.7]).double(), learnable=True)
+    return predictive_coding(
+        body, energies={"_0": SquaredError(1.5)}, output=outer, cut="before_activation"
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unseen_units_are_as_if_the_network_had_no_such_output(method):
+    network, x, y = linear(), drawn(6, 3), drawn(6, 5, seed=1)
+    seen = torch.tensor([True, False, True, True, False])
+    found = infer(network, {"input": x, "output": Masked(y, seen)}, method)
+    # The same network with those rows of the last layer, and their precisions, cut off.
+    smaller = linear()
+    layer, energy = smaller.body[1], smaller.nodes["output"].energy
+    layer.weight = nn.Parameter(layer.weight.detach()[seen])
+    layer.bias = nn.Parameter(layer.bias.detach()[seen])
+    energy.log_precision = nn.Parameter(energy.log_precision.detach()[seen])
+    alone = infer(smaller, {"input": x, "output": y[:, seen]}, method)
+    torch.testing.assert_close(found.energy, alone.energy)
+    torch.testing.assert_close(found.states["_0"], alone.states["_0"])
+    predicted = network.predict("output", found.states).detach()
+    torch.testing.assert_close(found.states["output"][:, ~seen], predicted[:, ~seen])
+    expected = energy_gradients(smaller, alone.states)
+    for rule in (energy_gradients, local_gradients):
+        slopes = rule(network, found.states, idle=found.idle, unseen=found.unseen)
+        for name, slope in slopes.items():
+            if slope.shape == expected[name].shape:
+                torch.testing.assert_close(slope, expected[name])
+            else:
+                torch.testing.assert_close(slope[seen], expected[name])
+                assert not slope[~seen].any()
+
+
+def test_a_precision_is_learned_from_what_was_seen():
+    # The best precision of n errors is n over the sum of their squares.
+    y = 2.0 * drawn(4000, 1)
+    seen = drawn(4000, 1, seed=1) < -0.7
+    bias = nn.Linear(1, 1).double().requires_grad_(False)
+    nn.init.zeros_(bias.bias)
+    energy = SquaredError(torch.ones(()).double(), learnable=True)
+    network = PCNetwork(["x"], [Node("y", ("x",), bias, energy)])
+    clamp = {"x": torch.zeros(4000, 1).double(), "y": Masked(y, seen)}
+    settings = PCTrainingSettings(
+        n_epochs=300, batch_size=4000, learning_rate=0.05, device="cpu",
+        rule=InferenceLearning(method=GradientDescent(n_steps=2)),
+    )  # fmt: skip
+    train(network, clamp, settings, progress=False)
+    expected = float(seen.sum() / y[seen].square().sum())
+    assert float(energy.precision.detach()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_energies_of_unseen_outputs_are_those_of_free_ones():
+    network, x, y = linear(), drawn(2, 3), drawn(2, 5)
+    free = infer(network, {"input": x}, GradientDescent(n_steps=3))
+    nothing = torch.zeros(5, dtype=torch.bool)
+    masked = infer(network, {"input": x, "output": Masked(y, nothing)}, GradientDescent(n_steps=3))
+    # A hidden node is idle below nothing seen only if the whole output is free; here it rests too.
+    hidden = -0.5 * 4 * math.log(1.5)
+    torch.testing.assert_close(masked.energy, free.energy + hidden)
+
+
+def test_a_mask_of_everything_holds_the_node_whole():
+    network, x, y = linear(), drawn(2, 3), drawn(2, 5)
+    whole = infer(network, {"input": x, "output": y})
+    masked = infer(network, {"input": x, "output": Masked(y, torch.tensor(True))})
+    torch.testing.assert_close(masked.energy, whole.energy)
+
+
+class Filling(nn.Module):
+    """A decoder of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(2, 4), nn.Linear(4, 3)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.outer(torch.tanh(self.inner(z)))
+
+
+def test_a_decoder_with_a_prior_learns_from_outputs_alone(refused):
+    network = predictive_coding(Filling().double(), priors={"z": torch.zeros(2).double()})
+    assert network.inputs == ()
+    assert network.names[0] == "z"
+    y = drawn(64, 2, seed=3) @ drawn(2, 3, seed=4)
+    settings = PCTrainingSettings(n_epochs=60, batch_size=64, learning_rate=0.02, device="cpu")
+    done = train(network, {"output": y}, settings, progress=False)
+    assert done.history[-1]["train"] < 0.7 * done.history[0]["train"]
+    # Linear, the lowest energy is that of the marginal Gaussian of the outputs.
+    body = nn.Sequential(nn.Linear(2, 3, bias=False)).double()
+    mean = drawn(2, seed=5)
+    own = {"input": SquaredError(2.0), "output": SquaredError(3.0)}
+    network = predictive_coding(body, priors={"input": mean}, energies=own)
+    weight = body[0].weight.detach()
+    settled = infer(network, {"output": y}, Exact())
+    error = y - mean @ weight.T
+    spread = weight @ weight.T / 2.0 + torch.eye(3).double() / 3.0
+    expected = 0.5 * (error @ torch.linalg.inv(spread) * error).sum(1)
+    constant = -0.5 * (2 * math.log(2.0) + 3 * math.log(3.0))
+    torch.testing.assert_close(settled.energy, expected + constant)
+    for wrong, says in (({"x": mean}, "input"), ({"input": 0.0}, "a tensor")):
+        assert says in refused(predictive_coding, body, priors=wrong)
+
+
+def test_masked_outputs_teach_in_a_step():
+    network, x, y = linear(), drawn(6, 3), drawn(6, 5, seed=1)
+    seen = drawn(6, 5, seed=2) > 0
+    optimiser = torch.optim.SGD(network.parameters(), 1e-3)
+    clamp = {"input": x, "output": Masked(y, seen)}
+    energies = [
+        float(train_step(network, clamp, GaussNewton(), optimiser, rule=rule).energy.mean())
+        for rule in ("energy", "local") * 20
+    ]
+    assert energies[-1] < energies[0]

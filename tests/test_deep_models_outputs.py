@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pcsim.deep.discretized import log_mass, log_mass_slope
+from pcsim.deep.discretized import log_mass, log_mass_slope, log_tail_slope
 from pcsim.deep.outputs import Bernoulli, Gaussian, Multinomial
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 255
@@ -129,6 +129,43 @@ def test_mass_of_a_bin_in_fifty_digits(centre, width):
     assert gradient.item() == pytest.approx(slope, rel=2e-8, abs=1e-9)
     assert log_mass_slope(c, h).item() == pytest.approx(slope, rel=2e-8, abs=1e-9)
     assert log_mass_slope(-c, h).item() == -log_mass_slope(c, h).item()
+
+
+def curvature(centre, width):
+    """Second derivative of the log mass of a bin in its centre, in eighty digits."""
+    with mpmath.workdps(80):
+        low, high = mpmath.mpf(centre) - width / 2, mpmath.mpf(centre) + width / 2
+        root = mpmath.sqrt(2)
+        total = (mpmath.erfc(low / root) - mpmath.erfc(high / root)) / 2
+        slope = (mpmath.npdf(high) - mpmath.npdf(low)) / total
+        return float((low * mpmath.npdf(low) - high * mpmath.npdf(high)) / total - slope**2)
+
+
+@pytest.mark.parametrize("width", [2**-20, 2**-6, 0.5, 4.0])
+@pytest.mark.parametrize("centre", [0.0, 0.25, 2.0, 9.0, 40.0, 1000.0, 3000.0, 10_000.0])
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+def test_slope_of_a_bin_keeps_its_digits_in_the_tails(kind, tolerance, centre, width):
+    c = torch.tensor(centre, dtype=kind, requires_grad=True)
+    found = log_mass_slope(c, torch.tensor(width, dtype=kind))
+    (gradient,) = torch.autograd.grad(found, c)
+    slope = mass(centre, width)[1]
+    assert found.item() == pytest.approx(slope, rel=tolerance, abs=tolerance)
+    assert gradient.item() == pytest.approx(curvature(centre, width), abs=30 * tolerance)
+
+
+@pytest.mark.parametrize("distance", [-30.0, -2.0, 0.0, 3.0, 7.9, 8.1, 1000.0, 10_000.0])
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+def test_slope_of_an_open_bin_keeps_its_digits(kind, tolerance, distance):
+    """Of the bin beyond a distance, the density at its edge over the mass beyond."""
+    edge = torch.tensor(-distance, dtype=kind, requires_grad=True)
+    found = log_tail_slope(edge)
+    (gradient,) = torch.autograd.grad(found, edge)
+    with mpmath.workdps(80):
+        t = mpmath.mpf(distance)
+        ratio = mpmath.npdf(t) / (mpmath.erfc(t / mpmath.sqrt(2)) / 2)
+        turn = -ratio * (ratio - t)
+    assert found.item() == pytest.approx(float(ratio), rel=tolerance, abs=tolerance)
+    assert gradient.item() == pytest.approx(float(turn), abs=10 * tolerance)
 
 
 def test_discretised_tails_are_finite_in_single_precision():

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pcsim.deep.discretized import log_mass, log_mass_slope, log_tail
+from pcsim.deep.discretized import log_mass, log_mass_slope, log_tail, log_tail_slope
 from pcsim.deep.gaussians import noise, required
 from pcsim.messages import check_choice, check_integer, check_number, refusal
 
@@ -160,8 +160,8 @@ class Gaussian:
         mass = log_mass(centre, width)
         if self.limits is not None:
             lowest, highest = self._outermost(x)
-            mass = torch.where(lowest, log_tail(centre + width / 2)[0], mass)
-            mass = torch.where(highest, log_tail(width / 2 - centre)[0], mass)
+            mass = torch.where(lowest, log_tail(centre + width / 2), mass)
+            mass = torch.where(highest, log_tail(width / 2 - centre), mass)
         return mass
 
     def _outermost(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,8 +198,8 @@ class Gaussian:
         error = -log_mass_slope(centre, width)
         if self.limits is not None:
             lowest, highest = self._outermost(x)
-            error = torch.where(lowest, -log_tail(centre + width / 2)[1], error)
-            error = torch.where(highest, log_tail(width / 2 - centre)[1], error)
+            error = torch.where(lowest, -log_tail_slope(centre + width / 2), error)
+            error = torch.where(highest, log_tail_slope(width / 2 - centre), error)
         return error * root * slope
 
 

@@ -149,6 +149,22 @@ def test_settings_that_would_be_ignored_are_refused(name, x, refused):
     assert words in refused(together, [build()], x, replace(SETTINGS, **changes), [0])
 
 
+def test_what_is_no_seed_or_no_list_of_parts_is_refused_first(x, refused):
+    model, inference = build()
+    assert "0 models, 0 inferences and 0 seeds" in refused(train_together, [], [], x, SETTINGS, [])
+    for seed, words in ((-1, "seed -1"), (0.5, "seed 0.5"), ("0", "seed '0'")):
+        assert words in refused(together, [(model, inference)], x, SETTINGS, [seed])
+    assert "models of type LatentGaussian" in refused(
+        train_together, model, [inference], x, SETTINGS, [0]
+    )
+    assert "seeds of type int" in refused(train_together, [model], [inference], x, SETTINGS, 1)
+    assert "settings None" in refused(train_together, [model], [inference], x, None, [0])
+    assert "inference Direct" in refused(train_together, [model], [Direct], x, SETTINGS, [0])
+    ends = GradientAscent(tolerance=0.01)
+    for one in (ends, Hybrid(inference, ends)):
+        assert "all seeds at once" in refused(train_together, [model], [one], x, SETTINGS, [0])
+
+
 def test_tf32_is_asked_for_during_the_run_and_the_device_is_that_of_train(x, monkeypatch):
     seen = []
 

@@ -193,6 +193,32 @@ def test_a_loss_has_diverged_beyond_its_stated_multiple():
                 check_loss("train", loss, first, 10, 0)
 
 
+@pytest.mark.parametrize(
+    ("loss", "first", "n_x", "limit", "of"),
+    [
+        (1e9, 250.0, 8, "2.5e+05", "1000 times the first, 250"),
+        (1e9, 2.0, 8, "8e+03", "1000 times the number of features, 8,"),
+        (1.2e15, 1.23e15, 8, "8e+09", r"1000 times 1e\+06 nats for each of 8 features"),
+    ],
+)
+def test_a_loss_is_refused_in_words_that_give_its_limit(loss, first, n_x, limit, of):
+    limit = limit.replace("+", r"\+")
+    with pytest.raises(RuntimeError, match=f"at most {limit}: {of}"):
+        check_loss("train", loss, first, n_x, 3)
+
+
+def test_classes_swapped_parts_and_no_settings_are_refused(x, refused):
+    model, inference = build()
+    assert "inference Direct" in refused(train, model, Direct, x, SETTINGS)
+    assert "inference 3" in refused(train, model, 3, x, SETTINGS)
+    assert "as in train(model, inference, x, settings)" in refused(
+        train, inference, model, x, SETTINGS
+    )
+    assert "model LatentGaussian" in refused(train, LatentGaussian, inference, x, SETTINGS)
+    for wrong in (None, {"n_epochs": 2}, TrainingSettings):
+        assert "TrainingSettings()" in refused(train, model, inference, x, wrong)
+
+
 def test_a_bound_that_a_small_weight_lets_go_has_not_diverged(x):
     # With no weight on the divergence posteriors narrow without end: the bound is not the loss.
     settings = replace(SETTINGS, n_epochs=30, learning_rate=0.3, objective=Objective(kl_weight=0.0))

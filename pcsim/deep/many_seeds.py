@@ -6,7 +6,7 @@ examples that it would have alone; the result is the same up to the order of sum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
@@ -27,13 +27,14 @@ from pcsim.deep.training_step import (
     TrainingStep,
     check_finite_step,
     check_loss,
+    check_parts,
     check_prepared,
     generator_for,
     parameter_groups,
     shuffled,
     torch_settings,
 )
-from pcsim.messages import refusal
+from pcsim.messages import check_integer, refusal
 
 __all__ = ["train_together"]
 
@@ -77,8 +78,8 @@ def train_together(
     RuntimeError
         If a loss or a weight of any seed diverges, as in `train`; the models keep their weights.
     """
-    check_rows("train_together", models[0], x)
     check_together(models, inferences, settings, seeds)
+    check_rows("train_together", models[0], x)
     with recording(), torch_settings(settings):
         return Together(models, inferences, x, settings, seeds, prepare).finish()
 
@@ -176,14 +177,38 @@ def check_together(
     seeds: Sequence[int],
 ) -> None:
     """Refuse what cannot be trained as one."""
+    for name, parts in (("models", models), ("inferences", inferences), ("seeds", seeds)):
+        if not isinstance(parts, Sized):
+            found, advice = f"{name} of type {type(parts).__name__}", "Write [one] for one."
+            raise TypeError(refusal("train_together", found, "a list, one entry a seed", advice))
     if not len(models) == len(inferences) == len(seeds) > 0:
         found = f"{len(models)} models, {len(inferences)} inferences and {len(seeds)} seeds"
         raise ValueError(refusal("train_together", found, "as many of each, at least one"))
+    for pair in zip(models, inferences, strict=True):
+        check_parts("train_together", *pair, settings)
+    for seed in seeds:
+        check_integer("train_together", "seed", seed)
+    check_no_sharing(models, inferences)
+    check_alone(settings)
+
+
+def check_no_sharing(models: Sequence[LatentGaussian], inferences: Sequence[Inference]) -> None:
+    """Refuse one object for two seeds, and a rule to stop that would stop all at once."""
     for what, parts in (("models", models), ("inferences", inferences)):
         learning = [id(one) for one in parts if isinstance(one, nn.Module)]
         if len(set(learning)) < len(learning):
             found, advice = f"the same object twice among the {what}", "Build one for each seed."
             raise ValueError(refusal("train_together", found, "objects of their own", advice))
+    for one in inferences:
+        for part in (one, getattr(one, "refinement", None)):
+            if getattr(part, "tolerance", 0.0):
+                found = f"a {type(part).__name__} that stops at a tolerance, all seeds at once"
+                advice = "Fix n_iterations, or train one by one."
+                raise ValueError(refusal("train_together", found, "tolerance 0.0", advice))
+
+
+def check_alone(settings: TrainingSettings) -> None:
+    """Refuse settings that look at one model alone."""
     for name, without in WITHOUT.items():
         if getattr(settings, name) != without:
             found, expected = f"{name} {getattr(settings, name)!r}", f"{without}"

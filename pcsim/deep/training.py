@@ -30,6 +30,7 @@ from pcsim.deep.training_step import (
     TrainingStep,
     check_finite_step,
     check_loss,
+    check_parts,
     check_prepared,
     generator_for,
     parameter_groups,
@@ -91,6 +92,7 @@ def train(
         `WORST` times that of the first epoch. The last checkpoint is kept; what the modules hold is
         lost.
     """
+    check_parts("train", model, inference, settings)
     check_rows("train", model, x)
     if validation is not None:
         check_rows("train (validation)", model, validation)

@@ -16,7 +16,7 @@ from pcsim.deep.inference import Evaluation, Inference, surrogate
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.objective import FreeEnergy
 from pcsim.deep.training_settings import TrainingSettings
-from pcsim.messages import refusal
+from pcsim.messages import check_object, refusal
 
 __all__ = [
     "CHECK_EVERY",
@@ -26,6 +26,7 @@ __all__ = [
     "binarised",
     "check_finite_step",
     "check_loss",
+    "check_parts",
     "check_prepared",
     "dequantised",
     "generator_for",
@@ -103,11 +104,27 @@ def check_loss(
         If the loss is above `WORST` times the larger of `first` (at most `HIGHEST` a feature) and
         `n_x`, or is NaN.
     """
-    limit = WORST * max(min(abs(first), HIGHEST * n_x), float(n_x))
+    size, low, high = abs(first), float(n_x), HIGHEST * n_x
+    limit = WORST * max(min(size, high), low)
     if not loss <= limit:
         found = f"a mean free energy of {loss:.3g} nats by step {step + 1}"
-        expected = f"at most {limit:.3g}, {WORST:g} times the first ({first:.3g}, {n_x} features)"
+        of = f"the first, {first:.3g}"
+        if size < low:
+            of = f"the number of features, {n_x}, which is more than the first, {first:.3g}"
+        elif size > high:
+            of = f"{HIGHEST:g} nats for each of {n_x} features (the first, {first:.3g}, is more)"
+        expected = f"at most {limit:.3g}: {WORST:g} times {of}"
         raise RuntimeError(refusal(where, found, expected, advice))
+
+
+def check_parts(where: str, model: object, inference: object, settings: object) -> None:
+    """Refuse classes, and what is no model, no inference or no settings."""
+    order = f"as in {where}(model, inference, x, settings)"
+    check_object(where, "inference", inference, "steps", f"an inference, {order}")
+    check_object(where, "model", model, "free_energy", f"a model, {order}")
+    if not isinstance(settings, TrainingSettings):
+        found, advice = f"settings {settings!r}", "Leave them out for the usual ones."
+        raise TypeError(refusal(where, found, f"TrainingSettings(), {order}", advice))
 
 
 def check_prepared(

@@ -188,6 +188,31 @@ def test_narrow_bins_are_density_times_width(generator):
     torch.testing.assert_close(binned, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_binned_data_are_centres_of_bins(kind, generator, refused):
+    k = torch.arange(256.0).to(kind)[None]
+    signed = Gaussian(4.0, bin_width=2 / 255)  # k = 127.5 would be 0
+    coarse = Gaussian(0.7, bin_width=0.3)
+    for output, x in (
+        (BINNED, k / 255),
+        (BINNED, k * (1 / 255)),
+        (signed, 2 * k / 255 - 1),
+        (coarse, coarse.sample((1000 * k,), generator)),
+        (Gaussian(4.0, bin_width=1.0, limits=(0.0, 255.0)), k.to(torch.uint8)),
+        (Gaussian(), k / 256),
+    ):
+        output.check("here", x)
+    dequantised = (k + torch.rand(k.shape, generator=generator).to(kind)) / 256
+    free = Gaussian(4.0, bin_width=1 / 255)
+    for output, x in (
+        (BINNED, k / 256),
+        (BINNED, dequantised),
+        (free, k / 256),
+        (free, dequantised),
+    ):
+        assert "of 256 entries of x between the centres" in refused(output.check, "here", x)
+
+
 def test_binned_samples_lie_on_bins(generator):
     x = BINNED.sample((torch.rand(50, 4, generator=generator).double(),), generator)
     np.testing.assert_allclose(x * 255, (x * 255).round(), atol=1e-9)

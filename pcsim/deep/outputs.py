@@ -180,13 +180,29 @@ class Gaussian:
         return x if self.limits is None else x.clamp(low, high)
 
     def check(self, where: str, x: Tensor) -> None:
-        if self.bin_width is None or self.limits is None:
+        """Refuse binned data outside the limits, and what lies apart from the centres of bins.
+
+        Centres are a whole number of bins from the lower limit; without limits, from each other.
+        """
+        if self.bin_width is None:
             return
         low, high, edge = float(x.min()), float(x.max()), 0.5 * self.bin_width
-        if low < self.limits[0] - edge or high > self.limits[1] + edge:
+        if self.limits is not None and (
+            low < self.limits[0] - edge or high > self.limits[1] + edge
+        ):
             expected = f"numbers in the bins around {self.limits[0]:g} to {self.limits[1]:g}"
             advice = "Scale the data (greys by 1/255), or change the limits of the Gaussian."
             raise ValueError(refusal(where, f"x from {low:g} to {high:g}", expected, advice))
+        start = low if self.limits is None else self.limits[0]
+        place = (x - start) / self.bin_width
+        eps = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+        rounding = 4 * eps * max(abs(low), abs(high)) / self.bin_width
+        bad = int(((place - place.round()).abs() > 0.01 + rounding).sum())
+        if bad:
+            found = f"{bad} of {x.numel()} entries of x between the centres of bins"
+            expected = f"{start:g} and whole multiples of {self.bin_width:g} from there"
+            advice = "Undo what noise was added (dequantisation), or leave out bin_width."
+            raise ValueError(refusal(where, found, expected, advice))
 
     def weighted_error(self, x: Tensor, parameters: Parameters) -> Tensor:
         mean, log_precision = self.mean(parameters), self.log_precision(parameters)

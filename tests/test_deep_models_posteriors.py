@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
 
 from pcsim.deep.flows import Flow, Flowed
+from pcsim.deep.inference_direct import Direct
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.objective import Objective
@@ -217,6 +220,42 @@ def test_point_costs_the_joint_density(model, generator):
     torch.testing.assert_close(f.total, -(top + low + data), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["inverse_autoregressive", "planar"])
+@pytest.mark.parametrize("n_context", [0, 2])
+def test_a_flow_of_one_latent_stretches_by_its_slope(kind, n_context, generator):
+    flow = Flow(1, kind, n_context=n_context, generator=generator).double()
+    z = normal(generator, 3, 6, 1).requires_grad_()
+    moved, log_determinant = flow(z, normal(generator, 6, 2) if n_context else None)
+    (slope,) = torch.autograd.grad(moved.sum(), z, retain_graph=True)
+    torch.testing.assert_close(log_determinant, slope[..., 0].log(), rtol=0, atol=1e-12)
+    if kind != "planar":
+        assert 0 < (moved - z).abs().max() < 0.5 * (1 + z.abs().max())
+    gradients = torch.autograd.grad(moved.sum(), list(flow.parameters()), allow_unused=True)
+    assert any(one is not None and one.any() for one in gradients)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-15])
+def test_a_planar_step_without_a_direction_is_a_shift(size, generator):
+    flow = Flow(3, "planar", n_steps=1, generator=generator)
+    with torch.no_grad():
+        flow.steps[0].vectors[3:6] = size
+    u, b = flow.steps[0].vectors[:3].detach(), flow.steps[0].vectors[6].detach()
+    z = normal(generator, 5, 2, 3).float()
+    moved, log_determinant = flow(z)
+    torch.testing.assert_close(moved, z + u * b.tanh(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(log_determinant, torch.zeros(5, 2), rtol=0, atol=1e-6)
+    (moved.square().sum() + log_determinant.sum()).backward()
+    assert flow.steps[0].vectors.grad.isfinite().all()
+
+
+def test_a_copied_inference_has_flows_of_its_own(generator):
+    model, flows = LatentGaussian(5, (3,), generator=generator), [Flow(3, generator=generator)]
+    direct = Direct(model, widths=[[4]], start=partial(Flowed.at_prior, flows=flows))
+    copied = deepcopy(direct).start(model, 2).flows
+    assert copied[0] is not flows[0]
+    assert all(map(torch.equal, copied[0].parameters(), flows[0].parameters()))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_context", [0, 2])
 def test_log_determinant_of_a_flow_is_that_of_its_jacobian(kind, n_context, generator):
@@ -278,6 +317,7 @@ def test_flows_of_other_sizes_are_refused(model, generator, refused):
     ):
         assert says in refused(Flowed.at_prior, model, 4, wrong, given)
     assert "width" in refused(Flow, 3, widths=(0,))
+    assert "Write (8,)" in refused(Flow, 3, widths=8)
     assert "n" in refused(Flow, 0)
 
 

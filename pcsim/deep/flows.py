@@ -20,7 +20,8 @@ class Planar(nn.Module):
     r"""One planar step, :math:`z' = z + \hat u \tanh(w^\top z + b)`.
 
     :math:`\hat u = u + (\mathrm{softplus}(w^\top u) - 1 - w^\top u) w / |w|^2` keeps it invertible.
-    With a context, a linear map of it is added to :math:`u`, :math:`w` and :math:`b`.
+    With a context, a linear map of it is added to :math:`u`, :math:`w` and :math:`b`. Where
+    :math:`w = 0` the step is a shift by :math:`u \tanh b`, which is invertible as it is.
 
     References
     ----------
@@ -40,7 +41,10 @@ class Planar(nn.Module):
             vectors = vectors + context @ self.of_context.mT
         u, w, b = torch.split(vectors, [self.n, self.n, 1], -1)
         along = (w * u).sum(-1, keepdim=True)
-        u = u + (softplus(along) - 1 - along) * w / w.square().sum(-1, keepdim=True)
+        square = w.square().sum(-1, keepdim=True)
+        least = torch.finfo(w.dtype).tiny ** 0.5  # below, derivatives would overflow
+        square = torch.where(square > least, square, torch.ones_like(square))
+        u = u + (softplus(along) - 1 - along) * w / square
         bend = torch.tanh((w * z).sum(-1, keepdim=True) + b)
         # 1 + u.w (1 - bend^2) is at least softplus - 1 + 1 > 0
         slope = (1 - bend.square()) * (u * w).sum(-1, keepdim=True)
@@ -102,7 +106,7 @@ class Flow(nn.Module):
     widths
         Hidden layers of each step's network (planar has none).
     generator
-        Randomness of the initial weights; the flow starts near the identity.
+        Randomness of the initial weights; all but planar flows start near the identity.
     """
 
     def __init__(
@@ -118,6 +122,9 @@ class Flow(nn.Module):
         super().__init__()
         self.n = check_integer("Flow", "n", n, low=1)
         check_choice("Flow", "kind", kind, KINDS)
+        if not isinstance(widths, Sequence):
+            found, advice = f"widths {widths!r}", "Write (8,) for one hidden layer of eight."
+            raise TypeError(refusal("Flow", found, "a size a layer", advice))
         for width in widths:
             check_integer("Flow", "width", width, low=1)
         check_integer("Flow", "n_steps", n_steps, low=1)
@@ -151,7 +158,8 @@ class Flow(nn.Module):
 def _near_identity(steps: list[nn.Module]) -> None:
     with torch.no_grad():
         for step in steps:
-            last = [m for m in step.modules() if hasattr(m, "weight")][-1]
+            layers = [m for m in step.modules() if hasattr(m, "weight")]
+            last = layers[-1] if layers else step  # of one latent alone zuko has no network
             for parameter in last.parameters():
                 parameter.mul_(0.1)
 
@@ -186,8 +194,10 @@ class Flowed:
 
     Its parameters are ``(mean_1, log_variance_1, ...)`` of the Gaussians, level 1 first, and last
     the context, if there is one. The flows' weights are shared by all examples and learn with those
-    of the inference network that starts from them (`Direct`, `Iterative`). Divergences have
-    no closed form and are sampled. Under `ScoreFunction` the Gaussians' parameters have
+    of the inference network that starts from them (`Direct`, `Iterative`). Bind them to its start
+    as in ``functools.partial(Flowed.at_prior, flows=flows)``: `copy.deepcopy` then copies them with
+    it, where the copy of a lambda keeps the flows of the original. Divergences have no closed form
+    and are sampled. Under `ScoreFunction` the Gaussians' parameters have
     score-function gradients, flows and contexts pathwise ones.
     """
 

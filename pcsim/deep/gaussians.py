@@ -96,4 +96,7 @@ def required(generator: torch.Generator | None) -> torch.Generator:
     if generator is None:
         advice = "Pass generator=torch.Generator().manual_seed(seed)."
         raise ValueError(refusal("sample", "no generator", "a torch.Generator", advice))
+    if not isinstance(generator, torch.Generator):
+        found, advice = f"generator {generator!r}", "Pass torch.Generator().manual_seed(seed)."
+        raise TypeError(refusal("sample", found, "a torch.Generator", advice))
     return generator

@@ -37,6 +37,7 @@ __all__ = [
     "Step",
     "check_batch",
     "check_rows",
+    "check_start",
     "infer",
     "surrogate",
 ]
@@ -152,6 +153,7 @@ def infer(
     check_object("infer", "inference", inference, "steps", f"inference, as in {order}")
     check_object("infer", "model", model, "free_energy", f"a model, as in {order}")
     check_batch("infer", model, x)
+    _check_evaluation(objective, estimator, generator)
     evaluation = Evaluation(
         n_samples=check_integer("infer", "n_samples", n_samples, low=1),
         objective=Objective() if objective is None else objective,
@@ -168,6 +170,27 @@ def infer(
             check_finite("infer", trace[-1], len(trace) - 1)
     q = step.q.with_parameters(tuple(one.detach() for one in step.q.parameters))
     return Inferred(q, torch.stack(trace), torch.stack(gradients))
+
+
+def _check_evaluation(objective: object, estimator: object, generator: object) -> None:
+    for name, value, kind, example in (
+        ("objective", objective, Objective, "Objective(), or None"),
+        ("estimator", estimator, Estimator, "Pathwise(), or None"),
+        ("generator", generator, torch.Generator, "torch.Generator().manual_seed(0), or None"),
+    ):
+        if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
+            shown = value.__name__ if isinstance(value, type) else repr(value)
+            advice = "Give the object itself."
+            raise TypeError(refusal("infer", f"{name} {shown}", example, advice))
+
+
+def check_start(where: str, start: object) -> None:
+    """Refuse a family in place of what gives the posterior that inference starts from."""
+    if isinstance(start, type) or not callable(start):
+        shown = start.__name__ if isinstance(start, type) else repr(start)
+        expected = "a function of model and number of examples"
+        advice = "Take the family's own, such as MeanField.at_prior."
+        raise TypeError(refusal(where, f"start {shown}", expected, advice))
 
 
 def surrogate(steps: Iterator[Step]) -> tuple[Tensor, Step]:

@@ -12,7 +12,7 @@ from torch.nn.functional import layer_norm
 
 from pcsim.deep.draw import Posterior
 from pcsim.deep.flows import Flowed
-from pcsim.deep.inference import Evaluation, Start, Step, by_level
+from pcsim.deep.inference import Evaluation, Start, Step, by_level, check_start
 from pcsim.deep.inference_networks import (
     Builder,
     builder_of,
@@ -69,6 +69,7 @@ class Direct(nn.Module):
         self.start, self.normalise_inputs = start, normalise_inputs
         self.networks, self.heads = nn.ModuleList(), nn.ModuleList()
         size = model.n_x
+        check_start("Direct", start)
         q = start(model, 1)
         levels = by_level(model, q)
         if normalise_inputs:

@@ -12,7 +12,7 @@ from pcsim.deep.ascent import RULES, Preconditioned, Tensors
 from pcsim.deep.curvature import latent_curvature
 from pcsim.deep.draw import Posterior
 from pcsim.deep.gaussians import bounded
-from pcsim.deep.inference import Evaluation, Start, Step
+from pcsim.deep.inference import Evaluation, Start, Step, check_start
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.posteriors import MeanField, Point
 from pcsim.messages import check_choice, check_integer, check_number, refusal
@@ -54,6 +54,7 @@ class GradientAscent:
         check_number(where, "decay", self.decay, low=0.0, high=1.0)
         check_number(where, "tolerance", self.tolerance, low=0.0)
         check_integer(where, "n_iterations", self.n_iterations)
+        check_start(where, self.start)
 
     def steps(
         self,

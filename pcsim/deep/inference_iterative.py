@@ -11,7 +11,7 @@ from torch.nn.functional import layer_norm
 
 from pcsim.deep.draw import Posterior
 from pcsim.deep.encodings import Encoding, ErrorEncoding, GradientEncoding
-from pcsim.deep.inference import Evaluation, Start, Step, by_level
+from pcsim.deep.inference import Evaluation, Start, Step, by_level, check_start
 from pcsim.deep.inference_direct import flows_of
 from pcsim.deep.inference_networks import (
     Builder,
@@ -26,7 +26,7 @@ from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import TwoStreams
 from pcsim.deep.posteriors import MeanField
 from pcsim.deep.updates import UPDATES, Memory
-from pcsim.messages import check_choice, check_integer, refusal
+from pcsim.messages import check_choice, check_integer, check_object, refusal
 
 __all__ = ["Iterative"]
 
@@ -96,6 +96,8 @@ class Iterative(nn.Module):
         super().__init__()
         rule = UPDATES[check_choice("Iterative", "update", update, UPDATES)]
         generator = torch.Generator().manual_seed(0) if generator is None else generator
+        check_object("Iterative", "encoding", encoding, "inputs", "one, such as ErrorEncoding()")
+        check_start("Iterative", start)
         self.encoding, self.start = encoding, start
         self.normalise_inputs, self.segregated = normalise_inputs, segregated
         if segregated and not isinstance(encoding, ErrorEncoding):

@@ -11,7 +11,7 @@ from torch import nn
 from pcsim.deep.draw import Posterior
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import FullyConnected
-from pcsim.messages import refusal
+from pcsim.messages import check_object, refusal
 
 __all__ = [
     "Builder",
@@ -46,6 +46,8 @@ def builder_of(
         return lambda level, sizes, generator: FullyConnected(
             sum(sizes), hidden[level - 1], generator=generator, **kind
         )
+    kinds = "what makes them, such as Convolutional(shape=shape, channels=(8, 16))"
+    check_object(where, "networks", builder, "__call__", kinds)
     others = [name for name, usual in USUAL.items() if kind[name] != usual]
     others += [] if widths is None else ["widths"]
     if others:
@@ -69,9 +71,12 @@ def widths_of(n_levels: int, widths: Sequence[Sequence[int]] | None) -> Sequence
     """Return hidden units level by level, the default filled in."""
     if widths is None:
         return [(512 >> level, 512 >> level) for level in range(n_levels)]
+    expected = f"one list of widths for each of {n_levels} levels"
+    if not isinstance(widths, Sequence) or any(not isinstance(one, Sequence) for one in widths):
+        advice = f"Write [{widths!r}] for one level."
+        raise TypeError(refusal("inference network", f"widths {widths!r}", expected, advice))
     if len(widths) != n_levels:
         found = f"widths for {len(widths)} levels"
-        expected = f"one list of widths for each of {n_levels} levels"
         raise ValueError(refusal("inference network", found, expected, "Give [[512, 512], ...]."))
     return widths
 

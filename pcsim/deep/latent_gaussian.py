@@ -96,7 +96,11 @@ class LatentGaussian(nn.Module):
         where = "LatentGaussian"
         if not self.n_z:
             raise ValueError(refusal(where, "n_z ()", "a size a level", "Give at least one."))
-        networks: list[nn.Module] = list(given or (FullyConnected(n) for n in self.n_z))
+        if isinstance(given, nn.Module) and not isinstance(given, nn.ModuleList):
+            found, advice = f"decoders {type(given).__name__}", "Write [decoder] for one level."
+            raise TypeError(refusal(where, found, "a list of networks, one a level", advice))
+        usual = (FullyConnected(n) for n in self.n_z)
+        networks: list[nn.Module] = list(usual if given is None else given)
         sizes = tuple(getattr(d, "n_in", None) for d in networks)
         if sizes != self.n_z:
             found = f"decoders that take {sizes} latents"
@@ -189,6 +193,10 @@ class LatentGaussian(nn.Module):
             found, advice = f"x of shape {tuple(x.shape)}", "Flatten each example into a row."
             raise ValueError(refusal("free_energy", found, f"shape (B, {self.n_x})", advice))
         check_integer("free_energy", "n_samples", n_samples, low=1)
+        if isinstance(q, type) or not callable(getattr(q, "sample", None)):
+            found = f"q {q.__name__}" if isinstance(q, type) else f"q of type {type(q).__name__}"
+            advice = "Give what infer(...) ended at: its q."
+            raise TypeError(refusal("free_energy", found, "a posterior", advice))
         draw = q.sample(self, n_samples, generator, reparameterized=reparameterized)
         if draw.z[0].shape[1] != len(x):
             found, expected = f"q of {draw.z[0].shape[1]} examples", f"{len(x)}, as in x"

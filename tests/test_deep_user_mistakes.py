@@ -216,6 +216,12 @@ def test_bins_that_do_not_fill_their_limits_are_refused(limits, refused):
     assert "limits" in refused(Gaussian, bin_width=0.1, limits=limits)
 
 
+@pytest.mark.parametrize("limits", [(0, 1, 2), (0,), 1.0])
+def test_limits_of_bins_are_two_numbers(limits, refused):
+    message = refused(Gaussian, 1.0, bin_width=1 / 255, limits=limits)
+    assert f"limits {limits!r}, expected the two outermost centres" in message
+
+
 def test_what_latents_say_of_means_that_ran_off_is_refused(refused):
     means = torch.full((3, 2), math.nan)
     assert "6 of 6 means" in refused(active_units, means)

@@ -8,6 +8,7 @@ alike, if there is one (`shared_shape`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -125,6 +126,9 @@ class Gaussian:
             found, advice = f"limits {self.limits} without bin_width", "Give the width of a bin."
             raise ValueError(refusal(where, found, "a bin_width beside limits", advice))
         if self.bin_width is not None and self.limits is not None:
+            if not isinstance(self.limits, Sequence) or len(self.limits) != 2:
+                found, advice = f"limits {self.limits!r}", "Write (0.0, 1.0) for k/255."
+                raise ValueError(refusal(where, found, "the two outermost centres", advice))
             low, high = (check_number(where, "limits", one) for one in self.limits)
             n_bins = (high - low) / self.bin_width
             if not (high > low and abs(n_bins - round(n_bins)) < 1e-6 * n_bins):

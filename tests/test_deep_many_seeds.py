@@ -13,6 +13,7 @@ from pcsim.deep.copies import Copies, stack
 from pcsim.deep.estimators import ScoreFunction
 from pcsim.deep.flows import Flow, Flowed
 from pcsim.deep.inference_direct import Direct
+from pcsim.deep.inference_exact import Exact
 from pcsim.deep.inference_gradient import GradientAscent
 from pcsim.deep.inference_hybrid import Hybrid
 from pcsim.deep.latent_gaussian import LatentGaussian
@@ -160,6 +161,9 @@ def test_what_is_no_seed_or_no_list_of_parts_is_refused_first(x, refused):
     assert "seeds of type int" in refused(train_together, [model], [inference], x, SETTINGS, 1)
     assert "settings None" in refused(train_together, [model], [inference], x, None, [0])
     assert "inference Direct" in refused(train_together, [model], [Direct], x, SETTINGS, [0])
+    for one in (Exact(), Hybrid(Exact(), GradientAscent())):
+        message = refused(train_together, [model], [one], x, SETTINGS, [0])
+        assert "an Exact, expected an inference that does not read" in message
     ends = GradientAscent(tolerance=0.01)
     for one in (ends, Hybrid(inference, ends)):
         assert "all seeds at once" in refused(train_together, [model], [one], x, SETTINGS, [0])

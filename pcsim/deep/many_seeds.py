@@ -18,6 +18,7 @@ from pcsim.deep.distributed import find_device
 from pcsim.deep.estimators import ScoreFunction
 from pcsim.deep.grad_mode import ordinary, recording
 from pcsim.deep.inference import Evaluation, Inference, check_rows
+from pcsim.deep.inference_exact import Exact
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.training import Prepare
 from pcsim.deep.training_run import Trained
@@ -193,14 +194,17 @@ def check_together(
 
 
 def check_no_sharing(models: Sequence[LatentGaussian], inferences: Sequence[Inference]) -> None:
-    """Refuse one object for two seeds, and a rule to stop that would stop all at once."""
+    """Refuse one object for two seeds, and what takes the weights of all, or stops all at once."""
     for what, parts in (("models", models), ("inferences", inferences)):
         learning = [id(one) for one in parts if isinstance(one, nn.Module)]
         if len(set(learning)) < len(learning):
             found, advice = f"the same object twice among the {what}", "Build one for each seed."
             raise ValueError(refusal("train_together", found, "objects of their own", advice))
     for one in inferences:
-        for part in (one, getattr(one, "refinement", None)):
+        for part in (one, getattr(one, "guess", None), getattr(one, "refinement", None)):
+            if isinstance(part, Exact):
+                found, expected = "an Exact", "an inference that does not read the weights"
+                raise ValueError(refusal("train_together", found, expected, "Train one by one."))
             if getattr(part, "tolerance", 0.0):
                 found = f"a {type(part).__name__} that stops at a tolerance, all seeds at once"
                 advice = "Fix n_iterations, or train one by one."

@@ -66,11 +66,13 @@ def paired(ax: Any, rows: Sequence[Mapping[str, str]], labels: Mapping[str, str]
     """
     colours = (OKABE_ITO[name] for name in ("black", "blue", "green"))
     shades = dict(zip(labels, colours, strict=True))
+    named: set[str] = set()
     for row in rows:
         arm, levels = row["direct_arm"], int(row["levels"])
         x = levels + 0.14 * (list(labels).index(arm) - 1)
         middle, low, high = (float(row[name]) for name in ("difference", "low", "high"))
-        label = labels[arm] if levels == 1 else None
+        label = None if arm in named else labels[arm]
+        named.add(arm)
         ends = np.array([[middle - low], [high - middle]])
         ax.errorbar(x, middle, ends, fmt="s", ms=3, color=shades[arm], capsize=2, label=label)
         if row["published_difference"]:
@@ -79,7 +81,7 @@ def paired(ax: Any, rows: Sequence[Mapping[str, str]], labels: Mapping[str, str]
     ax.axhline(0.0, color="grey", lw=0.5)
     ax.set(xlim=(0.5, 2.5), xticks=(1, 2), xlabel="Levels")
     ax.set_ylabel("Direct minus iterative (nats)\ncross: published")
-    ax.legend()
+    ax.legend(loc="center left")
 
 
 def bounds(ax: Any, lines: Mapping[str, tuple[list[int], list[float]]], xlabel: str) -> None:

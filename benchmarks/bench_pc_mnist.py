@@ -132,19 +132,30 @@ def train(arm: Arm, seed: int, epochs: int) -> dict[str, Any]:
     processor = wall = 0.0
     for count, index in enumerate(batches(len(image), epochs, seed), start=1):
         begun = time.process_time(), time.perf_counter()
-        x, y = image[index], target[index]
-        if arm.method is None:
-            backprop_step(network, {"input": x}, y, optimiser)
-        else:
-            train_step(network, {"input": x, "output": y}, arm.method, optimiser)
+        ended = not learn(network, arm, image[index], target[index], optimiser)
         schedule.step()
         processor += time.process_time() - begun[0]
         wall += time.perf_counter() - begun[1]
-        if count % every == 0 or count == total:
+        if count % every == 0 or count == total or ended:
             right = accuracy(network, test_image, test_label)
             curve.append({"batch": count, "accuracy": right, "processor_s": processor,
                           "wall_s": wall})  # fmt: skip
-    return summary(curve, epochs)
+        if ended:
+            break
+    return summary(curve, epochs) | {"stopped_at": count if ended else None}
+
+
+def learn(network: PCNetwork, arm: Arm, x: Tensor, y: Tensor, optimiser: Any) -> bool:
+    """Learn from a batch; return False where inference runs off, and the weights stay."""
+    if arm.method is None:
+        backprop_step(network, {"input": x}, y, optimiser)
+        return True
+    try:
+        train_step(network, {"input": x, "output": y}, arm.method, optimiser)
+    except RuntimeError as error:
+        print(error, flush=True)
+        return False
+    return True
 
 
 def summary(curve: list[dict[str, float]], epochs: int) -> dict[str, Any]:
@@ -199,6 +210,8 @@ def table(found: dict[str, list[Any]]) -> str:
         last, best = ([100 * run[k] for run in runs] for k in ("last", "best"))
         says = ARMS[name].says if name in ARMS else f"{name}, the peer itself, same settings"
         shown = 100 * PUBLISHED[name] if name in PUBLISHED else None
+        stopped = sum(run.get("stopped_at") is not None for run in runs)
+        says += f", {stopped} of {len(runs)} stopped where inference ran off" if stopped else ""
         cells = [says, str(len(runs)), str(runs[0]["epochs"]), spread(last), spread(best)]
         cells.append("" if shown is None else f"{shown:.2f}")
         for mark in MARKS[1:]:

@@ -21,6 +21,7 @@ from pcsim.deep.many_seeds import train_together
 from pcsim.deep.objective import Objective
 from pcsim.deep.outputs import Gaussian
 from pcsim.deep.training import TrainingSettings, train
+from pcsim.deep.transport import ShuffledData
 
 SETTINGS = TrainingSettings(
     n_epochs=2, batch_size=16, learning_rate=1e-2, precision="float64", device="cpu"
@@ -240,3 +241,9 @@ def test_a_bound_that_a_small_weight_lets_go_stops_neither_way(x):
     )  # fmt: skip
     done = together([build(0, Gaussian(4.0))], 30 * x, settings, [0])
     assert len(done[0].history) == 30
+
+
+def test_an_inference_that_draws_from_the_generator_itself_is_refused(x, refused):
+    pairs = [(model, ShuffledData(direct)) for model, direct in (build(0), build(1))]
+    message = refused(together, pairs, x, SETTINGS, [0, 3])
+    assert "draws from the generator itself" in message

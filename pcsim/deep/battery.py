@@ -149,6 +149,7 @@ class DeepModel:
                     rates.append(self._rates(x[:, frame], step.q, names))
                     energies.append(step.free_energy.total.detach())
                     before = step.q
+        generator.check_unused("DeepModel")
         rate, energy = torch.stack(rates, 1), torch.stack(energies, 1)
         return rate.double().cpu().numpy(), energy.double().cpu().numpy()
 

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from torch.overrides import TorchFunctionMode
 
 from pcsim.messages import refusal
 
-__all__ = ["Copies", "CopyGenerators", "SeparateNoise", "stack", "unstack"]
+__all__ = ["Copies", "stack", "unstack"]
 
 VECTORS = (nn.Linear, nn.LayerNorm)
 """Layers of vectors, (..., n)."""
@@ -143,49 +142,3 @@ def check_layer(layer: nn.Module) -> None:
         found = f"a {layer.__class__.__name__} with parameters"
         names = ", ".join(one.__name__ for one in (*VECTORS, *IMAGES))
         raise ValueError(refusal("stack", found, f"{names} alone", "Train one by one."))
-
-
-class CopyGenerators(torch.Generator):
-    """What stands for the generators of all copies: its state is theirs, `SeparateNoise` draws."""
-
-    copies: tuple[torch.Generator, ...]
-
-    def __new__(cls, copies: Sequence[torch.Generator]) -> CopyGenerators:
-        made = super().__new__(cls, device=copies[0].device)  # type: ignore[call-arg]
-        made.copies = tuple(copies)
-        return made
-
-    def get_state(self) -> Tensor:
-        """Return the states of the copies, (K, bytes)."""
-        return torch.stack([one.get_state() for one in self.copies])
-
-    def set_state(self, state: Tensor) -> CopyGenerators:
-        """Put the copies back into the states that `get_state` returned."""
-        for one, own in zip(self.copies, state, strict=True):
-            one.set_state(own.clone())
-        return self
-
-
-class SeparateNoise(TorchFunctionMode):
-    """Inside the block, what one generator would draw for all copies each copy's own draws."""
-
-    def __init__(self, shared: CopyGenerators, n_examples: int) -> None:
-        super().__init__()
-        self.shared, self.n_examples = shared, n_examples
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if kwargs.get("generator") is not self.shared:
-            return func(*args, **kwargs)
-        if func is not torch.randn:
-            found, advice = f"noise of {func}", "Train these seeds one by one."
-            raise ValueError(refusal("SeparateNoise", found, "torch.randn", advice))
-        *lead, n_rows, n = args[0]
-        assert n_rows == self.n_examples * len(self.shared.copies)
-        draws = [
-            func((*lead, self.n_examples, n), **{**kwargs, "generator": one})
-            for one in self.shared.copies
-        ]
-        return torch.cat(draws, -2)

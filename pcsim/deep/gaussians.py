@@ -45,9 +45,17 @@ def divergence(mean_q: Tensor, log_q: Tensor, mean_p: Tensor, log_p: Tensor) -> 
 
 
 class RowGenerators(torch.Generator):
-    """A generator for each example of a batch, which so draws what it would have drawn alone.
+    """Generators of one example after another, or of so many after so many.
 
-    It serves `noise`, whose next to last axis is the batch.
+    Each draws for its own what it would have drawn alone. They serve `noise`, whose next to last
+    axis is the batch.
+
+    Parameters
+    ----------
+    rows
+        The generators, in the order of the batch.
+    n_each
+        How many examples are of one generator.
 
     Examples
     --------
@@ -59,11 +67,23 @@ class RowGenerators(torch.Generator):
     """
 
     rows: tuple[torch.Generator, ...]
+    n_each: int
+    unused: Tensor
 
-    def __new__(cls, rows: Sequence[torch.Generator]) -> RowGenerators:
+    def __new__(cls, rows: Sequence[torch.Generator], n_each: int = 1) -> RowGenerators:
         made = super().__new__(cls, device=rows[0].device)  # type: ignore[call-arg]
-        made.rows = tuple(rows)
+        made.rows, made.n_each = tuple(rows), n_each
+        made.unused = torch.Generator.get_state(made)
         return made
+
+    def check_unused(self, where: str) -> None:
+        """Refuse that something drew from this itself: no example would have drawn that alone."""
+        if not torch.equal(torch.Generator.get_state(self), self.unused):
+            found, expected = (
+                "draws from the generator itself",
+                "draws by pcsim.deep.gaussians.noise",
+            )
+            raise ValueError(refusal(where, found, expected, "Let each example draw its own."))
 
     def get_state(self) -> Tensor:
         """Return the states of the rows, (B, bytes)."""
@@ -80,10 +100,11 @@ def noise(shape: Sequence[int], like: Tensor, generator: torch.Generator | None)
     """Draw standard normal numbers of one shape, of the dtype and on the device of `like`."""
     if isinstance(generator, RowGenerators):
         *before, n_rows, n = shape
-        if n_rows != len(generator.rows):
-            found, expected = f"{n_rows} examples", f"{len(generator.rows)}, one a generator"
+        n_each, n_generators = generator.n_each, len(generator.rows)
+        if n_rows != n_each * n_generators:
+            found, expected = f"{n_rows} examples", f"{n_generators} times {n_each}"
             raise ValueError(refusal("noise", found, expected, "Give each example its own."))
-        alone = [noise((*before, 1, n), like, one) for one in generator.rows]
+        alone = [noise((*before, n_each, n), like, one) for one in generator.rows]
         return torch.cat(alone, -2)
     drawn = torch.randn(
         tuple(shape), generator=required(generator), dtype=like.dtype, device=like.device

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcsim.deep.copies import CopyGenerators, SeparateNoise, stack, unstack
+from pcsim.deep.copies import stack, unstack
 from pcsim.deep.distributed import find_device
 from pcsim.deep.estimators import ScoreFunction
+from pcsim.deep.gaussians import RowGenerators
 from pcsim.deep.grad_mode import ordinary, recording
 from pcsim.deep.inference import Evaluation, Inference, check_rows
 from pcsim.deep.inference_exact import Exact
@@ -241,13 +242,13 @@ def advance(
         Mean free energy of each, and the same where what is minimised, weights and all, is no
         lower.
     """
-    shared = CopyGenerators(generators)
+    shared = RowGenerators(generators, len(x) // len(generators))
     evaluation = Evaluation(
         n_samples=settings.n_samples, objective=settings.objective,
         estimator=settings.estimator, generator=shared,
     )  # fmt: skip
-    with SeparateNoise(shared, len(x) // len(generators)):
-        loss, met = whole(x, evaluation, settings.n_iterations)
+    loss, met = whole(x, evaluation, settings.n_iterations)
+    shared.check_unused("train_together")
     optimiser.zero_grad(set_to_none=True)
     (len(generators) * loss).backward()
     optimiser.step()

@@ -70,16 +70,10 @@ class Problem:
         first = next(iter(self.start.values()))
         total = first.new_zeros(len(first))
         for name in self.active:
-            prediction = self.predict(name, states)
-            if name in self.unseen:
-                total = total + self.seen_energy(name, states[name], prediction)
-            else:
-                total = total + nodes[name].energy(states[name], prediction)
+            state, prediction = states[name], self.predict(name, states)
+            energy = seen_energy(nodes[name].energy, state, prediction, self.unseen.get(name))
+            total = total + energy
         return total
-
-    def seen_energy(self, name: str, state: Tensor, prediction: Tensor) -> Tensor:
-        """Return the energy of a node in `unseen`, (batch,)."""
-        return seen_energy(self.network.nodes[name].energy, state, prediction, self.unseen[name])
 
     def hold(self, name: str, state: Tensor) -> Tensor:
         """Return the state with what is held in it put back."""

@@ -134,11 +134,13 @@ class SquaredError(nn.Module):
         return SquaredError(self.precision * factor)
 
 
-def seen_energy(energy: Energy, state: Tensor, prediction: Tensor, unseen: Tensor) -> Tensor:
-    """Return the energy of every example without units that were not seen, (batch,).
+def seen_energy(energy: Energy, state: Tensor, prediction: Tensor, unseen: Tensor | None) -> Tensor:
+    """Return the energy of every example without units that were not seen, if any, (batch,).
 
     They are at their prediction, and have no share in the normalization of the density either.
     """
+    if unseen is None:
+        return energy(state, prediction)
     state = torch.where(unseen, energy.mean(prediction), state)
     total = energy(state, prediction)
     if isinstance(energy, SquaredError):

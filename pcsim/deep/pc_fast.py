@@ -219,7 +219,7 @@ class PlainTrainer:
         parameters = trainable(self.network)
         gradients = energy_gradients(
             self.network, self.states, idle=settled.idle, unseen=settled.unseen
-        )  # fmt: skip
+        )
         with torch.no_grad():
             for name, gradient in gradients.items():
                 parameters[name].sub_(gradient, alpha=self.learning_rate)

@@ -162,7 +162,7 @@ def node_rules(
     n = len(states[node.name])
     error = factor * node.energy.weighted_error(states[node.name], prediction.detach()) / n
     error = error.sum_to_size(prediction.shape)
-    heard = alone(heard, prediction)
+    heard = whole_uses(heard, prediction)
     ruled = {id(p) for layer, _, _ in heard for p in own_parameters(layer) or ()}
     others = [p for p in parameters_of(network, node) if p.requires_grad and id(p) not in ruled]
     wanted: list[Any] = [*(edge for _, _, edge in heard), *others]
@@ -175,7 +175,7 @@ def node_rules(
             yield from layer_rule(layer, rate, delta)
 
 
-def alone(heard: list[Call], prediction: Tensor) -> list[Call]:
+def whole_uses(heard: list[Call], prediction: Tensor) -> list[Call]:
     """Return the calls of layers whose parameters a prediction uses in such calls only.
 
     Others, whose weight `forward` also takes by itself, have more to learn than their rule says.

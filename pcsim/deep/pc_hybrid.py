@@ -161,8 +161,6 @@ def hybrid_step(
     begin = guess(amortizer, clamp)
     settled = infer(network, clamp, method, initial=begin, record=record)
     gradients = amortized_gradients(amortizer, settled.states, presynaptic)
-    learn(
-        network, settled.states, optimisers[0], idle=settled.idle, unseen=settled.unseen
-    )  # fmt: skip
+    learn(network, settled.states, optimisers[0], idle=settled.idle, unseen=settled.unseen)
     apply(amortizer, gradients, optimisers[1])
     return settled

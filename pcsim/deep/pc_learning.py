@@ -108,9 +108,7 @@ def train_step(
             settled = conclude_fused(problem, loop, method)
     gradients = None if loop is None else loop_gradients(network, loop)
     if gradients is None:
-        learn(
-            network, settled.states, optimiser, rule, idle=settled.idle, unseen=settled.unseen
-        )  # fmt: skip
+        learn(network, settled.states, optimiser, rule, idle=settled.idle, unseen=settled.unseen)
     else:
         apply(network, gradients, optimiser)
     return settled

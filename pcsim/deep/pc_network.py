@@ -183,10 +183,7 @@ class PCNetwork(nn.Module):
         for name, node in self.nodes.items():
             if name not in idle:
                 state, prediction = states[name], self.predict(name, states)
-                if name in unseen:
-                    terms.append(seen_energy(node.energy, state, prediction, unseen[name]))
-                else:
-                    terms.append(node.energy(state, prediction))
+                terms.append(seen_energy(node.energy, state, prediction, unseen.get(name)))
         if not terms:
             first = next(iter(states.values()))
             return first.new_zeros(len(first))

@@ -30,7 +30,7 @@ __all__ = ["proximal_step"]
 Average = Callable[[Tensor], Tensor]
 
 
-def alone(value: Tensor) -> Tensor:
+def of_one_process(value: Tensor) -> Tensor:
     """Return the value: the mean over processes, where there is one."""
     return value
 
@@ -44,7 +44,7 @@ def proximal_step(
     rate: float,
     epsilon: float = 0.25,
     optimiser: Optimizer | None = None,
-    average: Average = alone,
+    average: Average = of_one_process,
 ) -> Settled:
     r"""Settle, then move each layer to where it would meet its error (IL-prox).
 

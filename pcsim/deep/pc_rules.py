@@ -15,7 +15,7 @@ from pcsim.deep.pc_hybrid import hybrid_step
 from pcsim.deep.pc_inference import Inference, check_method
 from pcsim.deep.pc_learning import backprop_step, incremental_step, train_step
 from pcsim.deep.pc_network import PCNetwork
-from pcsim.deep.pc_proximal import Average, alone, proximal_step
+from pcsim.deep.pc_proximal import Average, of_one_process, proximal_step
 from pcsim.messages import check_choice, check_number, refusal
 
 __all__ = [
@@ -47,7 +47,7 @@ class Learners(nn.Module):
         network: PCNetwork,
         amortizer: PCNetwork | None = None,
         optimisers: tuple[Optimizer, ...] = (),
-        average: Average = alone,
+        average: Average = of_one_process,
     ) -> None:
         super().__init__()
         self.network, self.amortizer = network, amortizer

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pcsim.deep.pc_clamp import Problem
+from pcsim.deep.pc_energy import seen_energy
 from pcsim.deep.pc_network import States
 
 __all__ = ["coordinates", "own_precision", "unfold", "unfolded_energy"]
@@ -45,12 +46,11 @@ def unfolded_energy(
     total = first.new_zeros(len(first))
     for name in problem.active:
         energy = problem.network.nodes[name].energy
-        if name in problem.unseen:
-            total = total + problem.seen_energy(name, states[name], predictions[name])
-        elif name in errors and name not in problem.masked:
+        if name in errors and name not in problem.masked:
             total = total + energy(errors[name], errors[name].new_zeros(()))
         else:
-            total = total + energy(states[name], predictions[name])
+            unseen = problem.unseen.get(name)
+            total = total + seen_energy(energy, states[name], predictions[name], unseen)
     return total
 
 

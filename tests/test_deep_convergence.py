@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import deep_cases
 import numpy as np
 import pytest
 import torch
+from deep_cases import normal
 
 from pcsim.deep.convergence import closing, descent, first_reaching, gap_closed
 from pcsim.deep.encodings import ErrorEncoding, GradientEncoding
@@ -32,14 +34,7 @@ from pcsim.stats import mean_interval
 
 PRECISION_X, PRECISION_Z = 4.0, 0.7
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
-
-
-def normal(generator, *shape):
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+generator = deep_cases.generator
 
 
 def linear(weights):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import deep_cases
 import pytest
 import torch
 
@@ -20,10 +21,7 @@ from pcsim.deep.training import TrainingSettings, train
 SHAPE = (1, 8, 8)
 PLAN = Convolutional(shape=SHAPE, channels=(6, 8), widths=((32,),))
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
+generator = deep_cases.generator
 
 
 def bars(n, generator):

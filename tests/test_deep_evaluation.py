@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import deep_cases
 import numpy as np
 import pytest
 import torch
+from deep_cases import balanced, mean_field, normal, orthogonal
 
 from pcsim.deep.arms import Arm, evaluate, examples
 from pcsim.deep.evaluation import (
@@ -22,34 +24,10 @@ from pcsim.deep.inference_direct import Direct
 from pcsim.deep.inference_exact import Exact
 from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
 from pcsim.deep.latent_gaussian import LatentGaussian
-from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.outputs import Bernoulli
 from pcsim.deep.posteriors import MeanField
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
-
-
-def normal(generator, *shape):
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-def orthogonal(generator, lengths=(0.4, 0.8, 1.2)):
-    """A linear Gaussian model whose posterior is diagonal."""
-    n = len(lengths)
-    basis = torch.linalg.qr(normal(generator, 6, n))[0]
-    return LinearGaussian(
-        (basis * torch.tensor(lengths, dtype=torch.float64),),
-        (normal(generator, 6), normal(generator, n)),
-        (torch.tensor([4.0] * 6).double(), torch.tensor([0.7] * n, dtype=torch.float64)),
-    )
-
-
-def mean_field(linear, x):
-    mean, covariance = linear.posterior(x)
-    return MeanField((mean,), (covariance.diagonal().log().expand_as(mean),))
+generator = deep_cases.generator
 
 
 def test_every_importance_weight_of_the_exact_posterior_is_the_evidence(generator):
@@ -152,12 +130,6 @@ def test_amortization_gap_is_the_same_in_inference_mode(generator):
         inside = amortization_gap(model, inference, 1 * x, ascent=ascent, generator=generator)
     assert torch.equal(inside.gap, outside.gap)
     assert inside.gap.any()
-
-
-def balanced(shape, like, generator):
-    n = shape[-1]
-    axes = math.sqrt(n) * torch.eye(n, dtype=like.dtype)
-    return torch.cat([axes, -axes])[:, None].expand(shape)
 
 
 def test_importance_sampling_of_a_point_is_refused(refused, generator):

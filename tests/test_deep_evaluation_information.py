@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import deep_cases
 import numpy as np
 import pytest
 import torch
+from deep_cases import mean_field, normal, orthogonal
 
 from pcsim.deep.evaluation_information import (
     Information,
@@ -17,39 +19,15 @@ from pcsim.deep.evaluation_information import (
 from pcsim.deep.flows import Flow, Flowed
 from pcsim.deep.full_covariance import FullCovariance
 from pcsim.deep.latent_gaussian import LatentGaussian
-from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.outputs import Gaussian
 from pcsim.deep.posteriors import MeanField, Point, TopDown
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
-
-
-def normal(generator, *shape):
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+generator = deep_cases.generator
 
 
 def constant(value, *shape):
     return torch.full(shape, value, dtype=torch.float64)
-
-
-def orthogonal(generator, lengths=(0.4, 0.8, 1.2)):
-    """A linear Gaussian model whose posterior is diagonal."""
-    n = len(lengths)
-    basis = torch.linalg.qr(normal(generator, 6, n))[0]
-    return LinearGaussian(
-        (basis * torch.tensor(lengths, dtype=torch.float64),),
-        (normal(generator, 6), normal(generator, n)),
-        (torch.tensor([4.0] * 6).double(), torch.tensor([0.7] * n, dtype=torch.float64)),
-    )
-
-
-def mean_field(linear, x):
-    mean, covariance = linear.posterior(x)
-    return MeanField((mean,), (covariance.diagonal().log().expand_as(mean),))
 
 
 def test_mutual_information_of_a_linear_gaussian_model(generator):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import deep_cases
 import pytest
 import torch
+from deep_cases import normal
 from torch.nn.functional import softplus
 
 from pcsim.deep.encodings import (
@@ -37,14 +39,7 @@ ENCODINGS = [
     for with_x in (True, False)
 ]
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
-
-
-def normal(generator, *shape):
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+generator = deep_cases.generator
 
 
 def nonlinear(generator):

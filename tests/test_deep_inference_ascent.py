@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import deep_cases
 import pytest
 import torch
+from deep_cases import normal
 
 from pcsim.deep.curvature import latent_curvature
 from pcsim.deep.draw import Draw
@@ -32,14 +34,7 @@ OPTIMISERS = [
     ("rmsprop", 0.3, 0.98, 900),
 ]
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
-
-
-def normal(generator, *shape):
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+generator = deep_cases.generator
 
 
 def chain(generator, sizes=(6, 3, 2)):
@@ -62,15 +57,8 @@ def orthogonal(generator, n_x=6, n_z=3):
 @pytest.fixture
 def balanced(monkeypatch):
     """Noise whose sample mean is 0 and sample covariance 1: expected squares come out exact."""
-
-    def points(shape, like, generator):
-        n_samples, _, n = shape
-        assert n_samples == 2 * n
-        axes = math.sqrt(n) * torch.eye(n, dtype=like.dtype)
-        return torch.cat([axes, -axes])[:, None].expand(shape)
-
     for module in ("posteriors", "full_covariance"):
-        monkeypatch.setattr(f"pcsim.deep.{module}.noise", points)
+        monkeypatch.setattr(f"pcsim.deep.{module}.noise", deep_cases.balanced)
 
 
 def test_exact_inference_has_the_evidence_as_its_bound(generator):

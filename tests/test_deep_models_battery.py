@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import deep_cases
 import numpy as np
 import pytest
 import torch
@@ -28,10 +29,7 @@ from pcsim.responses import stimulus_array
 
 SIZES = (5, 4, 3)
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
+generator = deep_cases.generator
 
 
 def linear_model(generator):

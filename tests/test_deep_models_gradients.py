@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 
+import deep_cases
 import pytest
 import torch
+from deep_cases import normal
 from torch.func import jacrev, vmap
 
 from pcsim.deep.draw import Draw
@@ -23,14 +25,7 @@ from pcsim.deep.posteriors import FullCovariance, MeanField, Point, TopDown
 N_X, N_Z, S = 5, 3, 400
 SIZES = (3, 2)
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
-
-
-def normal(generator, *shape):
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+generator = deep_cases.generator
 
 
 def nonlinear(output, sizes, generator, **settings):

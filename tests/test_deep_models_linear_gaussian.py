@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import deep_cases
 import numpy as np
 import pytest
 import torch
@@ -23,10 +24,7 @@ from pcsim.priors import GaussianPrior
 
 CHAINS = [(3,), (3, 2), (4, 3, 2)]
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
+generator = deep_cases.generator
 
 
 def chain(sizes, generator, n_x=5):

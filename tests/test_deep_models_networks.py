@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 
+import deep_cases
 import pytest
 import torch
+from deep_cases import normal
 from torch import nn
 
 from pcsim.deep.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from pcsim.deep.networks import FullyConnected
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
-
-
-def normal(generator, *shape):
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+generator = deep_cases.generator
 
 
 def randomised(module, generator):

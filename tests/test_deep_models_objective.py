@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 
+import deep_cases
 import pytest
 import torch
+from deep_cases import normal
 
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.objective import Annealing, KLConstraint, Objective
 from pcsim.deep.outputs import Gaussian
 from pcsim.deep.posteriors import MeanField
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
+generator = deep_cases.generator
 
 
 @pytest.fixture
@@ -23,10 +22,6 @@ def model(generator):
     return LatentGaussian(
         5, (3, 2), Gaussian(4.0), prior_precision=0.7, generator=generator
     ).double()
-
-
-def normal(generator, *shape):
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("kl", ["closed", "sampled"])

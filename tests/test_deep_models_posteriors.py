@@ -6,8 +6,10 @@ import math
 from copy import deepcopy
 from functools import partial
 
+import deep_cases
 import pytest
 import torch
+from deep_cases import normal
 from torch.distributions import MultivariateNormal, Normal
 
 from pcsim.deep.flows import Flow, Flowed
@@ -22,14 +24,7 @@ from pcsim.priors import SparsePrior
 KINDS = ["inverse_autoregressive", "planar", "coupling"]
 SIZES = (3, 2)
 
-
-@pytest.fixture
-def generator(rng):
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))
-
-
-def normal(generator, *shape):
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+generator = deep_cases.generator
 
 
 def moved(parameters, generator):

@@ -168,7 +168,73 @@ def test_path_follows_the_size_and_the_network(rng, monkeypatch):
     assert path_for(convolution, method, torch.zeros(1, 1, 4, 4)) == "general"
 
 
+class FlattensItself(nn.Module):
+    """A chain that makes rows of its input by a function."""
+
+    def __init__(self, flatten):
+        super().__init__()
+        self.flatten, self.first, self.last = flatten, nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.first(self.flatten(x))))
+
+
+def flattening(kind, rng):
+    """A chain whose examples are 2 by 4, and the same chain for rows."""
+    rows = plain(rng, sizes=(8, 6, 3))
+    if kind == "layer":
+        return nn.Sequential(nn.Flatten(), *copy.deepcopy(rows)), rows
+    ways = {
+        "function": lambda x: torch.flatten(x, 1),
+        "method": lambda x: x.flatten(start_dim=1),
+    }
+    whole = FlattensItself(ways[kind]).double()
+    linear = [part for part in rows if isinstance(part, nn.Linear)]
+    for own, other in zip((whole.first, whole.last), linear, strict=True):
+        own.load_state_dict(other.state_dict())
+    return whole, rows
+
+
+@pytest.mark.parametrize("path", ["fused", "compiled"])
+@pytest.mark.parametrize("kind", ["layer", "function", "method"])
+def test_a_flattened_input_takes_the_fast_paths_and_keeps_its_shape(kind, path, rng):
+    if path == "compiled":
+        pytest.importorskip("numba")
+    net, rows = flattening(kind, rng)
+    x, y = tensor(rng, 5, 2, 4), tensor(rng, 5, 3)
+    output = SquaredError(0.7)
+    network = predictive_coding(net, output=output)
+    reference = predictive_coding(rows, output=output)
+    for method in (*METHODS, GaussNewton(n_steps=3)):
+        found = infer(network, {"input": x, "output": y}, method)
+        expected = infer(reference, {"input": x.flatten(1), "output": y}, method, record=True)
+        assert torch.equal(found.states["input"], x)
+        torch.testing.assert_close(found.energy, expected.energy, rtol=1e-12, atol=0)
+    method = METHODS[0]
+    assert path_for(network, method, x) == path_for(reference, method, x.flatten(1)) != "general"
+    fast = PlainTrainer(network, method, learning_rate=0.1, path=path)
+    slow = PlainTrainer(reference, method, learning_rate=0.1, path="general")
+    for _ in range(3):
+        fast(x, y)
+        slow(x.flatten(1), y)
+    assert torch.equal(fast.states["input"], x)
+    pairs = zip(network.parameters(), reference.parameters(), strict=True)
+    for own, other in pairs:
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-12)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    wanted = energy_gradients(network, infer(network, {"input": x, "output": y}, method).states)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    train_step(network, {"input": x, "output": y}, method, optimiser)
+    for name, p in network.named_parameters():
+        torch.testing.assert_close(p.detach(), before[name] - 0.1 * wanted[name])
+
+
 def test_only_plain_chains_are_chains(rng):
+    rows = (
+        nn.Sequential(nn.Flatten(0, 1), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(4, 2), nn.Flatten()),
+    )
+    assert [chain_of(predictive_coding(one)) for one in rows] == [None, None]
     assert chain_of(predictive_coding(plain(rng))) is not None
     learned = predictive_coding(plain(rng), output=SquaredError(0.7, learnable=True))
     assert chain_of(learned) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from pc_cases import tensor
+from pc_cases import filled, tensor
 from torch import nn
 
 from pcsim.deep.pc_clamp import Masked, pose
@@ -22,10 +22,8 @@ LONG = GradientDescent(n_steps=5000, step=0.2, momentum=0.5, tol=1e-12)
 
 def network_of(rng, act=nn.Tanh, output=None, precisions=(0.7, 4.0)):
     """Return 4-6-5-3 with precisions that are not one."""
-    net = nn.Sequential(nn.Linear(4, 6), act(), nn.Linear(6, 5), act(), nn.Linear(5, 3)).double()
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.copy_(0.4 * tensor(rng, *parameter.shape))
+    net = nn.Sequential(nn.Linear(4, 6), act(), nn.Linear(6, 5), act(), nn.Linear(5, 3))
+    net = filled(net, rng)
     energies = {"_1": SquaredError(precisions[0]), "_3": SquaredError(precisions[1])}
     if output is None:
         output = SquaredError(torch.from_numpy(rng.uniform(0.5, 2.0, 3)))

@@ -6,21 +6,13 @@ import warnings
 
 import pytest
 import torch
-from pc_cases import filled, tensor
+from pc_cases import Positive, filled, hooked, tensor
 from torch import nn
-from torch.nn import functional
 
 from pcsim.deep.pc_energy import SquaredError
 from pcsim.deep.pc_inference import GradientDescent, infer
 from pcsim.deep.pc_learning import energy_gradients, local_gradients
 from pcsim.deep.pc_network import Node, PCNetwork
-
-
-class Positive(nn.Linear):
-    """A linear layer with a forward pass of its own."""
-
-    def forward(self, x):
-        return functional.linear(x, self.weight.abs(), self.bias)
 
 
 class Centred(nn.Conv2d):
@@ -45,11 +37,6 @@ def weight_normed(layer):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return nn.utils.weight_norm(layer)
-
-
-def hooked(layer):
-    layer.register_forward_hook(lambda _, __, output: 2.0 * output)
-    return layer
 
 
 def conv():

@@ -6,9 +6,8 @@ import importlib.util
 
 import pytest
 import torch
-from pc_cases import tensor
+from pc_cases import Positive, filled, hooked, tensor
 from torch import nn
-from torch.nn import functional
 
 from pcsim.deep.pc_chain import chain_of
 from pcsim.deep.pc_energy import SquaredError
@@ -27,11 +26,7 @@ RATE = 0.3
 
 def layers(rng):
     net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
-    net = net.double()
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.copy_(0.4 * tensor(rng, *parameter.shape))
-    return net
+    return filled(net, rng)
 
 
 def taught(net, path, x, y, *, times=1):
@@ -149,23 +144,11 @@ def test_replaced_weights_learn(rng, path):
     torch.testing.assert_close(new.detach(), start - RATE * slope, rtol=0, atol=1e-12)
 
 
-class Positive(nn.Linear):
-    """A linear layer with a forward pass of its own."""
-
-    def forward(self, x):
-        return functional.linear(x, self.weight.abs(), self.bias)
-
-
 class Doubled(nn.Sequential):
     """A sequence with a forward pass of its own."""
 
     def forward(self, x):
         return 2.0 * super().forward(x)
-
-
-def hooked(layer):
-    layer.register_forward_hook(lambda _, __, output: 2.0 * output)
-    return layer
 
 
 @pytest.mark.parametrize(

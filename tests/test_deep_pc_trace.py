@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pc_cases import drawn
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,10 +13,6 @@ from pcsim.deep.pc_inference import infer
 from pcsim.deep.pc_mupc import mupc
 from pcsim.deep.pc_newton import GaussNewton
 from pcsim.deep.pc_trace import predictive_coding
-
-
-def drawn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def settled(network, x, y):

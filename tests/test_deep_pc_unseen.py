@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from pc_cases import drawn
 from torch import Tensor, nn
 
 from pcsim.deep.pc_clamp import Masked
@@ -26,10 +27,6 @@ METHODS = [
     GaussNewton(n_steps=50, tol=1e-12),
     Exact(),
 ]
-
-
-def drawn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def linear(seed=0):

@@ -1,6 +1,7 @@
 """Which networks are plain chains of linear layers, and fused loops for them.
 
-A chain is what most predictive-coding experiments use: an input that is held, linear layers with
+A chain is what most predictive-coding experiments use: an input that is held, which may be
+flattened first, linear layers with
 elementwise functions before or after, squared errors with one precision a node, an output that is
 held. Its steps need no graph: buffers are reused, the prediction from the held input is computed
 once, and each slope is two matrix products.
@@ -20,12 +21,14 @@ from torch import Tensor, nn
 from pcsim.deep.pc_clamp import Problem
 from pcsim.deep.pc_energy import CrossEntropy, SquaredError
 from pcsim.deep.pc_functions import CODES, SMOOTH, apply_to, kind_of, times_slope
-from pcsim.deep.pc_network import Node, PCNetwork
+from pcsim.deep.pc_network import Node, PCNetwork, States
 from pcsim.deep.pc_plain import own_parameters, runs_as
+from pcsim.deep.pc_subgraph import Operation
 
 __all__ = ["Chain", "FusedLoop", "Link", "chain_of"]
 
 CALLS = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid"}
+FLATTEN = "flatten"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,12 @@ class Chain:
     """Of each predicted node; the weight, for cross-entropy."""
     softmax: bool
     """Whether the output has a cross-entropy."""
+    flattens: bool = False
+    """Whether the examples of the input are made rows before they enter the first layer."""
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Return what enters the first layer from the input: (batch, n), if it can be that."""
+        return x.flatten(1) if self.flattens and x.ndim > 2 else x
 
     @property
     def parameters(self) -> tuple[nn.Parameter, ...] | None:
@@ -77,10 +86,15 @@ def chain_of(network: PCNetwork) -> Chain | None:
     first = next(network.parameters(), None)
     if first is not None and torch.is_autocast_enabled(first.device.type):
         return None
-    names, links, precisions = [network.inputs[0]], [], []
+    names, flattens = [network.inputs[0]], False
+    links: list[Link] = []
+    precisions: list[float] = []
     last = list(network.nodes)[-1]
     for name, node in network.nodes.items():
-        link = link_of(node)
+        parts = parts_of(node)
+        if not links and len(parts) > 1 and parts[0] == FLATTEN:
+            parts, flattens = parts[1:], True
+        link = link_of(parts)
         precision = scalar_precision(node, final=name == last)
         if node.parents != (names[-1],) or link is None or precision is None:
             return None
@@ -93,7 +107,7 @@ def chain_of(network: PCNetwork) -> Chain | None:
     softmax = isinstance(network.nodes[last].energy, CrossEntropy)
     if softmax and links[-1].after != "identity":
         return None
-    return Chain(tuple(names), tuple(links), tuple(precisions), softmax)
+    return Chain(tuple(names), tuple(links), tuple(precisions), softmax, flattens)
 
 
 def scalar_precision(node: Node, *, final: bool) -> float | None:
@@ -106,17 +120,17 @@ def scalar_precision(node: Node, *, final: bool) -> float | None:
     return energy.weight if final and isinstance(energy, CrossEntropy) else None
 
 
-def link_of(node: Node) -> Link | None:
-    """Return the layer of a node and the functions around it, or None."""
+def link_of(parts: Sequence[nn.Module | str | None]) -> Link | None:
+    """Return the layer among the parts of a prediction and the functions around it, or None."""
     before, after, layer = "identity", "identity", None
-    for part in parts_of(node):
+    for part in parts:
         if isinstance(part, nn.Module) and (part._forward_hooks or part._forward_pre_hooks):
             return None
         if isinstance(part, nn.Linear) and runs_as(part, nn.Linear) and layer is None:
             layer = part
             continue
         kind = part if part is None or isinstance(part, str) else kind_of(part)
-        if kind is None:
+        if kind is None or kind == FLATTEN:
             return None
         if layer is None:
             before, kind = (kind, "identity") if before == "identity" else (before, kind)
@@ -132,7 +146,7 @@ def parts_of(node: Node) -> list[nn.Module | str | None]:
     whole = node.predict
     if isinstance(whole, nn.Sequential) and runs_as(whole, nn.Sequential):
         hooked = whole._forward_hooks or whole._forward_pre_hooks
-        return [None] if hooked else list(whole)
+        return [None] if hooked else [FLATTEN if is_flatten(part) else part for part in whole]
     if isinstance(node.predict, nn.Module):
         return [node.predict]
     operations = getattr(node.predict, "operations", None)
@@ -142,18 +156,41 @@ def parts_of(node: Node) -> list[nn.Module | str | None]:
     for step in operations:
         alone = len(step.arguments) == 1 and not any(step.keywords.values())
         if step.kind == "call_module" and alone:
-            found.append(node.predict.body.get_submodule(step.target))  # type: ignore[attr-defined]
+            part = node.predict.body.get_submodule(step.target)  # type: ignore[attr-defined]
+            found.append(FLATTEN if is_flatten(part) else part)
+        elif is_flattening(step):
+            found.append(FLATTEN)
         else:
             name = getattr(step.target, "__name__", step.target)
             found.append(CALLS.get(name) if alone and isinstance(name, str) else None)
     return found
 
 
+def is_flatten(part: nn.Module) -> bool:
+    """Return whether a module makes a row of every example and does nothing else."""
+    if not (isinstance(part, nn.Flatten) and runs_as(part, nn.Flatten)):
+        return False
+    hooked = part._forward_hooks or part._forward_pre_hooks
+    return not hooked and (part.start_dim, part.end_dim) == (1, -1)
+
+
+def is_flattening(step: Operation) -> bool:
+    """Return whether an operation is `torch.flatten(x, 1)` or `x.flatten(1)`."""
+    if getattr(step.target, "__name__", step.target) != FLATTEN or step.kind == "get_attr":
+        return False
+    settings = {
+        **dict(zip(("start_dim", "end_dim"), step.arguments[1:], strict=False)),
+        **step.keywords,
+    }
+    return settings in ({"start_dim": 1}, {"start_dim": 1, "end_dim": -1})
+
+
 def is_supervised(problem: Problem, chain: Chain) -> bool:
     """Return whether the two ends are held and nothing else, and the start has its own order."""
-    ends = {chain.names[0], chain.names[-1]}
-    flat = all(value.ndim == 2 for value in problem.held.values())
-    return set(problem.held) == ends and flat and not problem.masked
+    first, last = chain.names[0], chain.names[-1]
+    if set(problem.held) != {first, last} or problem.masked:
+        return False
+    return chain.rows(problem.held[first]).ndim == 2 and problem.held[last].ndim == 2
 
 
 @final
@@ -200,9 +237,14 @@ class FusedLoop:
                 self.states[level].copy_(problem.start[name])
             else:
                 self.states[level] = problem.start[name]
+        self.states[0] = self.chain.rows(self.states[0])
         apply_to(self.chain.links[0].before, self.states[0], self.rates[0])
         self.predicted[1].copy_(problem.constant[names[1]])
         self.knows_sums = False
+
+    def by_name(self, x: Tensor) -> States:
+        """Return the states, the input as it was given."""
+        return dict(zip(self.chain.names, [x, *self.states[1:]], strict=True))
 
     def predict(self, level: int) -> None:
         """Refresh the prediction of the node above `level`."""

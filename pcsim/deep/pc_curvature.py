@@ -185,8 +185,8 @@ class ChainCurve:
     gradient: Tensor
 
     def __init__(self, problem: Problem, chain: Chain) -> None:
-        self.chain = chain
-        self.loop = FusedLoop(chain, problem.start[chain.names[0]])
+        self.chain, self.x = chain, problem.start[chain.names[0]]
+        self.loop = FusedLoop(chain, chain.rows(self.x))
         ends = [0]
         for size in chain.sizes[1:-1]:
             ends.append(ends[-1] + size)
@@ -221,9 +221,8 @@ class ChainCurve:
     def states(self, errors: Tensor) -> States:
         """Return the activities that have these errors."""
         self.visit(errors)
-        inner = [state.clone() for state in self.loop.states[1:-1]]
-        whole = [self.loop.states[0], *inner, self.loop.states[-1]]
-        return dict(zip(self.chain.names, whole, strict=True))
+        found = self.loop.by_name(self.x)
+        return found | {name: found[name].clone() for name in self.chain.names[1:-1]}
 
     def weighted(self, errors: Tensor) -> Tensor:
         """Return precision times errors, a new tensor."""

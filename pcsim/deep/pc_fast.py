@@ -66,8 +66,9 @@ def learning_chain(network: PCNetwork, method: Plain) -> Chain | None:
 
 def choose(chain: Chain | None, method: Plain, example: Tensor) -> str:
     """Return the fastest path for a chain (None: no chain, or more than plain steps)."""
-    if chain is None or chain.parameters is None or example.ndim != 2:
+    if chain is None or chain.parameters is None or chain.rows(example).ndim != 2:
         return "general"
+    example = chain.rows(example)
     known = example.dtype in COMPILED_TYPES
     compiles = chain.is_known and not method.momentum
     small = compiles and len(example) * chain.n_weights <= COMPILED_WORK
@@ -164,7 +165,15 @@ class PlainTrainer:
         if any([own.get(KEY) is not p or p._version != n for own, p, n in self._precisions]):
             self.chain = learning_chain(self.network, self.method)
             self._precisions, self._loop, self._column = precisions_of(self.network), None, None
-        chain, path, column = self.chain, self.path, self._column
+        if self.chain is None or not self.chain.flattens or not isinstance(x, Tensor):
+            self._learn(self.chain, x, y)
+        else:
+            self._learn(self.chain, self.chain.rows(x), y)
+            self.states = {**self.states, self.chain.names[0]: x}
+
+    def _learn(self, chain: Chain | None, x: Tensor, y: Tensor) -> None:
+        """Do so by the fastest path, with what enters the first layer of a chain."""
+        path, column = self.path, self._column
         if path in ("auto", "compiled") and chain and column and column.fits(chain, x):
             self._check(chain, x, y)
             self._compiled(chain, column, x, y)

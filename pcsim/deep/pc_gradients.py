@@ -311,10 +311,14 @@ def trainable(network: PCNetwork) -> dict[str, Tensor]:
 def chain_gradients(network: PCNetwork, states: Mapping[str, Tensor]) -> Gradients | None:
     """Return the local rules of a chain without building a graph, or None if it is no chain."""
     chain = chain_of(network)
-    if chain is None or any(states[name].ndim != 2 for name in chain.names):
+    if chain is None:
         return None
-    loop = FusedLoop(chain, states[chain.names[0]])
-    loop.place([states[name].detach() for name in chain.names])
+    x, *others = (states[name].detach() for name in chain.names)
+    whole = [chain.rows(x), *others]
+    if any(state.ndim != 2 for state in whole):
+        return None
+    loop = FusedLoop(chain, whole[0])
+    loop.place(whole)
     return loop_gradients(network, loop)
 
 

@@ -49,9 +49,9 @@ def reverse_chain(
     ('output', '_1', 'input')
     """
     chain = chain_of(network)
-    if chain is None:
+    if chain is None or chain.flattens:
         advice = "Describe the amortizer as a PCNetwork over the same names."
-        found = "a network that is no chain of linear layers"
+        found = "a network that is no chain of linear layers between rows"
         raise ValueError(refusal("reverse_chain", found, "a chain", advice))
     names, sizes = chain.names[::-1], chain.sizes[::-1]
     reference = chain.links[0].layer.weight

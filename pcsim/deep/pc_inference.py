@@ -162,7 +162,7 @@ def settle_fused(problem: Problem, method: Inference) -> FusedLoop | None:
     chain = chain_of(problem.network)
     if chain is None or not is_supervised(problem, chain):
         return None
-    loop = FusedLoop(chain, problem.start[chain.names[0]])
+    loop = FusedLoop(chain, chain.rows(problem.start[chain.names[0]]))
     steps = list(steps_of(type(method).__name__, method.step, problem.free).values())
     with torch.no_grad():
         loop.start(problem)
@@ -176,7 +176,7 @@ def conclude_fused(problem: Problem, loop: FusedLoop, method: Inference) -> Sett
     with torch.no_grad():
         errors = [state - out for state, out in zip(loop.states, loop.predicted, strict=True)]
         energy = loop.energy(errors)
-    states = dict(zip(loop.chain.names, loop.states, strict=True))
+    states = loop.by_name(problem.start[loop.chain.names[0]])
     n_steps = cast(GradientDescent, method).n_steps
     return conclude(problem, states, n_steps, method, energy=energy)
 

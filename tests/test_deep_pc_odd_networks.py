@@ -8,6 +8,7 @@ import pickle
 
 import pytest
 import torch
+from pc_cases import drawn, filled, tensor
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -28,10 +29,6 @@ from pcsim.deep.pc_newton import Exact, GaussNewton
 from pcsim.deep.pc_proximal import proximal_step
 from pcsim.deep.pc_trace import predictive_coding
 from pcsim.deep.pc_training import PCTrainingSettings, train
-
-
-def drawn(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 class TiedAutoencoder(nn.Module):
@@ -260,17 +257,43 @@ def test_proximal_steps_have_one_output(refused):
     assert "one output" in refused(proximal_step, network, clamp, GradientDescent(), rate=1.0)
 
 
-def test_a_network_with_pooling_is_pickled():
-    class Pooled(nn.Conv2d):
-        def forward(self, x: Tensor) -> Tensor:
-            return functional.max_pool2d(super().forward(x), 2).flatten(1)
+class Pooled(nn.Module):
+    """A convolution, pooling by a function, and a residual link before the readout."""
 
-    network = predictive_coding(Pooled(1, 2, 3).double(), output=CrossEntropy())
-    x = drawn(3, 1, 6, 6)
-    first = pickle.dumps(network.nodes["output"].predict.operations)
-    for step, other in zip(
-        pickle.loads(first), network.nodes["output"].predict.operations, strict=True
-    ):
-        assert str(step.target) == str(other.target)
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3, padding=1)
+        self.readout = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = functional.max_pool2d(self.stem(x), 2)
+        z = z + self.inner(torch.tanh(z))
+        return self.readout(functional.adaptive_avg_pool2d(z, 2).flatten(1))
+
+
+@pytest.mark.parametrize("cut", ["after_activation", "before_activation"])
+def test_a_network_with_pooling_and_residual_links_is_pickled(rng, cut):
+    body = filled(Pooled(), rng)
+    hidden = list(predictive_coding(body, cut=cut).nodes)[:-1]
+    energies = {name: SquaredError(0.7) for name in hidden}
+    network = predictive_coding(body, cut=cut, energies=energies, output=CrossEntropy(4.0))
+    assert len(hidden) == 2
     # Under a cross-entropy the network gives probabilities where the module gives logits.
-    torch.testing.assert_close(network(x), network.body(x).softmax(1))
+    x, y = tensor(rng, 3, 1, 8, 8), torch.softmax(tensor(rng, 3, 3), 1)
+    torch.testing.assert_close(network(x), body(x).softmax(1))
+    clamp, method = {"x": x, "output": y}, ErrorOptimisation(n_steps=5, step="auto")
+    settled = infer(network, clamp, method)
+    twin = pickle.loads(pickle.dumps(network))
+    assert torch.equal(twin(x), network(x))
+    again = infer(twin, clamp, method)
+    assert torch.equal(again.energy, settled.energy)
+    for name, state in settled.states.items():
+        assert torch.equal(again.states[name], state)
+    # What learns in the twin is what it predicts with, and nothing of the first.
+    before = network(x).detach()
+    twin_slopes, slopes = (energy_gradients(n, settled.states) for n in (twin, network))
+    for name, slope in slopes.items():
+        assert torch.equal(twin_slopes[name], slope)
+    train_step(twin, clamp, method, torch.optim.SGD(twin.parameters(), 0.1))
+    assert not torch.equal(twin(x), before)
+    assert torch.equal(network(x), before)

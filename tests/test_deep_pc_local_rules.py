@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from pc_cases import Positive, filled, hooked, tensor
+from pc_cases import Positive, filled, hooked, slopes_by_hand, tensor
 from torch import nn
 
 from pcsim.deep.pc_energy import SquaredError
@@ -55,11 +55,13 @@ IMAGES = {
 
 def check(network, clamp):
     states = infer(network, clamp, GradientDescent(n_steps=4, step=0.03)).states
-    expected, found = energy_gradients(network, states), local_gradients(network, states)
-    assert found.keys() == expected.keys()
+    slopes, local = energy_gradients(network, states), local_gradients(network, states)
+    expected = slopes_by_hand(network, states)
+    assert local.keys() == slopes.keys() == expected.keys()
     for name, gradient in expected.items():
         assert float(gradient.abs().max()) > 0, name
-        torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-12, msg=name)
+        for found in (slopes, local):
+            torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-12, msg=name)
 
 
 @pytest.mark.parametrize("kind", list(IMAGES))
@@ -67,7 +69,8 @@ def test_convolutions(rng, kind):
     first = nn.Sequential(*IMAGES[kind]())
     shape = first(torch.zeros(1, 2, 5, 5)).shape[1:]
     last = nn.Sequential(nn.Flatten(), nn.Linear(shape.numel(), 2))
-    nodes = [Node("h", ("x",), first, SquaredError(0.7)), Node("y", ("h",), last)]
+    by_unit = SquaredError(torch.tensor([2.5, 4.0]))
+    nodes = [Node("h", ("x",), first, SquaredError(0.7)), Node("y", ("h",), last, by_unit)]
     network = filled(PCNetwork(["x"], nodes), rng)
     check(network, {"x": tensor(rng, 3, 2, 5, 5), "y": tensor(rng, 3, 2)})
 
@@ -75,6 +78,7 @@ def test_convolutions(rng, kind):
 @pytest.mark.parametrize("kind", [Attention, lambda: Positive(4, 4)])
 def test_sequences(rng, kind):
     last = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 3))
-    nodes = [Node("h", ("x",), kind(), SquaredError(0.7)), Node("y", ("h",), last)]
+    by_unit = SquaredError(torch.tensor([2.5, 4.0, 1.6]))
+    nodes = [Node("h", ("x",), kind(), SquaredError(0.7)), Node("y", ("h",), last, by_unit)]
     network = filled(PCNetwork(["x"], nodes), rng)
     check(network, {"x": tensor(rng, 2, 5, 4), "y": tensor(rng, 2, 5, 3)})

@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 import torch
-from pc_cases import Positive, filled, hooked, tensor
+from pc_cases import Positive, filled, hooked, tensor, weighed
 from torch import nn
 
 from pcsim.deep.pc_chain import chain_of
@@ -31,7 +31,7 @@ def layers(rng):
 
 def taught(net, path, x, y, *, times=1):
     """Train, and hold every step to the derivative of the energy where the trainer settled."""
-    network = predictive_coding(net, output=SquaredError(4.0))
+    network = weighed(net)
     trainer = PlainTrainer(network, METHOD, learning_rate=RATE, path=path)
     for _ in range(times):
         before = {name: p.detach().clone() for name, p in net.named_parameters()}
@@ -73,7 +73,7 @@ def test_weights_made_of_others_learn_through_them(rng, path):
 
 def test_weights_that_become_made_of_others_are_noticed(rng):
     net, x, y = layers(rng), tensor(rng, 3, 4), tensor(rng, 3, 2)
-    network = predictive_coding(net, output=SquaredError(4.0))
+    network = weighed(net)
     trainer = PlainTrainer(network, METHOD, learning_rate=RATE)
     trainer(x, y)
     nn.utils.parametrizations.weight_norm(net[2])
@@ -131,7 +131,7 @@ def test_a_weight_of_two_layers_learns_from_both(rng, path):
 @pytest.mark.parametrize("path", PATHS)
 def test_replaced_weights_learn(rng, path):
     net, x, y = layers(rng), tensor(rng, 3, 4), tensor(rng, 3, 2)
-    network = predictive_coding(net, output=SquaredError(4.0))
+    network = weighed(net)
     trainer = PlainTrainer(network, METHOD, learning_rate=RATE, path=path)
     trainer(x, y)
     old, new = net[0].weight, nn.Parameter(tensor(rng, 4, 4))
@@ -161,7 +161,10 @@ class Doubled(nn.Sequential):
     ],
 )
 def test_layers_that_compute_something_else_are_no_chain(rng, hidden):
-    nodes = [Node("h", ("x",), hidden()), Node("y", ("h",), nn.Linear(4, 2), SquaredError(4.0))]
+    nodes = [
+        Node("h", ("x",), hidden(), SquaredError(0.7)),
+        Node("y", ("h",), nn.Linear(4, 2), SquaredError(4.0)),
+    ]
     network = PCNetwork(["x"], nodes).double()
     assert chain_of(network) is None
     clamp = {"x": tensor(rng, 3, 4), "y": tensor(rng, 3, 2)}

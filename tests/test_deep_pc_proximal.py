@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from pc_cases import filled, tensor
+from pc_cases import filled, tensor, weighed
 from torch import nn
 from torch.nn import functional
 
@@ -86,7 +86,7 @@ def test_hidden_convolutions_come_nearer_to_where_they_settled(rng, conv):
         nn.Conv2d(2, channels, 2, **options), nn.Tanh(), nn.Flatten(), nn.LazyLinear(2)
     )
     net(torch.zeros(1, 2, 5, 5))
-    network = predictive_coding(filled(net, rng), cut="before_activation")
+    network = weighed(filled(net, rng), cut="before_activation")
     x, y = 0.5 + 0.3 * tensor(rng, 3, 2, 5, 5), tensor(rng, 3, 2)
     settled = proximal_step(network, {"input": x, "output": y}, GradientDescent(), rate=3.0)
     assert float(network.energy(settled.states).sum().detach()) < float(settled.energy.sum())

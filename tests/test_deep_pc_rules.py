@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from pc_cases import filled, tensor
+from pc_cases import filled, tensor, weighed
 from torch import nn
 
 from pcsim.deep.pc_energy import BinaryCrossEntropy, CrossEntropy, SquaredError
@@ -72,7 +72,7 @@ def test_proximal_step_depends_on_weight_times_rate_alone(rng, kind):
 def test_local_rule_of_any_kernel_that_keeps_the_size(rng, kernel, dilation):
     layers = nn.Conv2d(2, 3, kernel, padding="same", dilation=dilation), nn.Tanh(), nn.Flatten()
     net = filled(nn.Sequential(*layers, nn.Linear(3 * 49, 2)), rng)
-    network = predictive_coding(net, output=SquaredError(4.0))
+    network = weighed(net)
     clamp = {"input": tensor(rng, 3, 2, 7, 7), "output": tensor(rng, 3, 2)}
     states = infer(network, clamp, GradientDescent(n_steps=3, step=0.01)).states
     expected, found = energy_gradients(network, states), local_gradients(network, states)

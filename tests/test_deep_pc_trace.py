@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pc_cases import drawn
+from pc_cases import drawn, energy_by_hand, slopes_by_hand, weighed
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pcsim.deep.pc_gradients import energy_gradients
-from pcsim.deep.pc_inference import infer
+from pcsim.deep.pc_gradients import energy_gradients, local_gradients
+from pcsim.deep.pc_inference import GradientDescent, infer
 from pcsim.deep.pc_mupc import mupc
 from pcsim.deep.pc_newton import GaussNewton
 from pcsim.deep.pc_trace import predictive_coding
 
 
 def settled(network, x, y):
-    """Return energies and gradients where the network settles, by the last names of parameters."""
+    """Return energies where the network settles, and shapes and sizes of gradients there."""
     found = infer(network, {network.inputs[0]: x, "output": y}, GaussNewton(n_steps=200, tol=1e-12))
-    slopes = energy_gradients(network, found.states)
+    slopes, by_hand = energy_gradients(network, found.states), slopes_by_hand(network, found.states)
+    for name, slope in by_hand.items():
+        torch.testing.assert_close(slopes[name], slope)
+    torch.testing.assert_close(found.energy, energy_by_hand(network, found.states).detach())
     return found.energy, sorted((tuple(s.shape), float(s.square().sum())) for s in slopes.values())
 
 
 def test_what_inputs_give_without_parameters_is_held_with_them():
     core = nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     x, y = drawn(5, 4, 4), drawn(5, 3, seed=1)
-    plain = settled(predictive_coding(core), x.flatten(1), y)
+    plain = settled(weighed(core), x.flatten(1), y)
     for first in (nn.Flatten(), nn.Sequential(nn.Flatten(), nn.Identity())):
-        network = predictive_coding(nn.Sequential(first, *core))
+        network = weighed(nn.Sequential(first, *core))
         assert [name for name in network.names if name.startswith("_0")] == []
         found = settled(network, x, y)
         torch.testing.assert_close(found[0], plain[0])
@@ -110,10 +113,16 @@ def test_attention_and_transformer_layers_are_layers():
         return nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
 
     body = nn.Sequential(nn.Linear(3, 4), layer(), layer(), nn.Linear(4, 2)).double()
-    network = predictive_coding(body)
+    network = weighed(body, last=torch.tensor([0.7, 4.0]).double())
     assert network.names == ("input", "_0", "_1", "_2", "output")
     x = drawn(5, 6, 3)
     torch.testing.assert_close(network(x), body(x))
+    clamp = {"input": x, "output": drawn(5, 6, 2, seed=1)}
+    states = infer(network, clamp, GradientDescent(n_steps=3, step=0.03)).states
+    slopes, local = energy_gradients(network, states), local_gradients(network, states)
+    for name, slope in slopes_by_hand(network, states).items():
+        torch.testing.assert_close(slopes[name], slope)
+        torch.testing.assert_close(local[name], slope)
 
 
 class Embedded(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -112,11 +114,12 @@ class Query(nn.Module):
 
 def test_what_depends_on_parameters_alone_is_no_activity():
     module, x = Query(), torch.randn(5, 3)
-    network = predictive_coding(module)
+    network = predictive_coding(module, output=SquaredError(0.7))
     assert network.names == ("x", "output")
     assert same_as_module(module, x)
     settled = infer(network, {"x": x, "output": torch.zeros(5, 4)})
-    torch.testing.assert_close(settled.energy, 0.5 * module(x).square().sum(1).detach())
+    expected = 0.5 * (0.7 * module(x).square() - math.log(0.7)).sum(1)
+    torch.testing.assert_close(settled.energy, expected.detach())
 
 
 class Defaults(nn.Module):

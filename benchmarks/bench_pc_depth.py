@@ -20,7 +20,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -28,7 +27,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import torch  # noqa: E402
 from bench_pc_mnist import mnist  # noqa: E402
-from pc_tables import between, row  # noqa: E402
+from pc_tables import keep, row  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
@@ -38,9 +37,7 @@ from pcsim.deep.pc_errors import ErrorOptimisation  # noqa: E402
 from pcsim.deep.pc_inference import Inference  # noqa: E402
 from pcsim.deep.pc_learning import backprop_step, train_step  # noqa: E402
 from pcsim.deep.pc_newton import GaussNewton  # noqa: E402
-from pcsim.storage import read_json, write_json  # noqa: E402
 
-HERE = Path(__file__).resolve().parent
 WIDTH, N_VALIDATION = 128, 10_000
 ENERGIES: dict[str, Energy] = {"squared": SquaredError(), "cross-entropy": CrossEntropy()}
 
@@ -184,16 +181,10 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     images = mnist()
-    path = HERE / "results" / "pc_depth.json"
-    found: list[dict[str, Any]] = read_json(path) if path.exists() else []
     for depth in given.depths or SETTINGS[given.setting].depths:
         for arm in given.arms:
             one = measure(arm, depth, given.rates, given.setting, images, energy=given.energy)
-            names = ("setting", "energy", "depth", "arm")
-            found = [old for old in found if any(old[name] != one[name] for name in names)]
-            found.append(one)
-            write_json(path, found)
-            between(HERE / "README.md", "pc_depth", table(found))
+            keep("pc_depth", one, ("setting", "energy", "depth", "arm"), table)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import argparse
 import math
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -24,7 +23,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import torch  # noqa: E402
 from bench_pc_mnist import mnist  # noqa: E402
-from pc_tables import between, row  # noqa: E402
+from pc_tables import keep, row  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
@@ -34,9 +33,7 @@ from pcsim.deep.pc_learning import backprop_step, train_step  # noqa: E402
 from pcsim.deep.pc_mupc import mupc  # noqa: E402
 from pcsim.deep.pc_network import PCNetwork  # noqa: E402
 from pcsim.deep.pc_trace import predictive_coding  # noqa: E402
-from pcsim.storage import read_json, write_json  # noqa: E402
 
-HERE = Path(__file__).resolve().parent
 CHANNELS, BATCH, N_VALIDATION = 8, 64, 10_000
 RATES = (0.001, 0.003, 0.01, 0.03)
 SCALES = ("muPC", "torch's own")
@@ -132,17 +129,11 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     images = mnist()
-    path = HERE / "results" / "pc_mupc.json"
-    found: list[dict[str, Any]] = read_json(path) if path.exists() else []
     for depth in given.depths:
         for rule in RULES:
             for scales in SCALES:
                 one = measure(depth, scales, rule, given.batches, images)
-                names = ("depth", "scales", "rule")
-                found = [old for old in found if any(old[name] != one[name] for name in names)]
-                found.append(one)
-                write_json(path, found)
-                between(HERE / "README.md", "pc_mupc", table(found))
+                keep("pc_mupc", one, ("depth", "scales", "rule"), table)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""The tables that `bench_pc_networks.py` prints and puts into the README."""
+"""Tables of the README: those of `bench_pc_networks.py`, and of results that come one by one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from pcsim.storage import write_text
+from pcsim.storage import read_json, write_json, write_text
 
-__all__ = ["between", "into_readme", "row", "table"]
+__all__ = ["between", "into_readme", "keep", "row", "table"]
 
+HERE = Path(__file__).resolve().parent
 HAND = "torch, by hand"
 USUAL = "256 wide, 4 weight matrices (depth), batch 64, T = 20 but for what varies"
 INTRODUCTION = """`python benchmarks/bench_pc_networks.py` measures predictive-coding networks
@@ -134,6 +136,23 @@ def notes(found: dict[str, Any]) -> list[str]:
     if later:
         machine += f" Timed again later: {', '.join(later)}."
     return [says, "", machine, ""]
+
+
+def keep(
+    name: str,
+    result: dict[str, Any],
+    keys: Collection[str],
+    tabulate: Callable[[list[dict[str, Any]]], str],
+) -> None:
+    """Put a result into ``results/<name>.json``, and the table of all there into the README.
+
+    A result that is equal in `keys` makes room for it; all others stay.
+    """
+    path = HERE / "results" / f"{name}.json"
+    found: list[dict[str, Any]] = read_json(path) if path.exists() else []
+    found = [old for old in found if any(old[key] != result[key] for key in keys)] + [result]
+    write_json(path, found)
+    between(HERE / "README.md", name, tabulate(found))
 
 
 def into_readme(path: Path, text: str) -> None:

@@ -235,7 +235,7 @@ def test_bad_clamps_are_refused(rng, refused):
     assert "a tensor" in words(input=[[1.0]])
     assert "at least one node" in words()
     mask = torch.tensor([True, False, True])
-    assert "partly free" in words(input=x, output=Masked(y, mask))
+    assert "parts the classes" in words(input=x, output=Masked(y, mask))
     assert "boolean" in words(input=x, output=Masked(y, mask.double()))
     assert "broadcasts" in words(input=x, output=Masked(y, mask[:2]))
     wide = predictive_coding(mlp(rng), energies={"_1": SquaredError(torch.ones(5))})

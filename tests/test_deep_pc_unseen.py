@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pcsim.deep.pc_clamp import Masked
 from pcsim.deep.pc_descent import GradientDescent
-from pcsim.deep.pc_energy import SquaredError
+from pcsim.deep.pc_energy import BinaryCrossEntropy, CrossEntropy, SquaredError
 from pcsim.deep.pc_errors import ErrorOptimisation
 from pcsim.deep.pc_inference import infer
 from pcsim.deep.pc_learning import energy_gradients, local_gradients, train_step
@@ -66,6 +66,106 @@ def test_unseen_units_are_as_if_the_network_had_no_such_output(method):
             else:
                 torch.testing.assert_close(slope[seen], expected[name])
                 assert not slope[~seen].any()
+
+
+def classifier(output, n_out=5):
+    """Return a network of two layers, tanh between, with this energy at its output."""
+    body = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, n_out)).double()
+    with torch.no_grad():
+        for number, one in enumerate(body.parameters()):
+            one.copy_(0.5 * drawn(*one.shape, seed=number))
+    return predictive_coding(body, energies={"_1": SquaredError(1.5)}, output=output)
+
+
+@pytest.mark.parametrize("method", METHODS[:3])
+def test_unseen_pixels_of_a_bernoulli_density_are_as_if_there_were_none(method):
+    network, x = classifier(BinaryCrossEntropy(0.6)), drawn(6, 3)
+    y = (drawn(6, 5, seed=1) > 0).double()
+    seen = torch.tensor([True, False, True, True, False])
+    found = infer(network, {"input": x, "output": Masked(y, seen)}, method)
+    smaller = classifier(BinaryCrossEntropy(0.6))
+    layer = smaller.body[2]
+    layer.weight = nn.Parameter(layer.weight.detach()[seen])
+    layer.bias = nn.Parameter(layer.bias.detach()[seen])
+    alone = infer(smaller, {"input": x, "output": y[:, seen]}, method)
+    torch.testing.assert_close(found.energy, alone.energy)
+    torch.testing.assert_close(found.states["_1"], alone.states["_1"])
+    mean = network.predict("output", found.states).detach().sigmoid()
+    torch.testing.assert_close(found.states["output"][:, ~seen], mean[:, ~seen])
+    expected = energy_gradients(smaller, alone.states)
+    for rule in (energy_gradients, local_gradients):
+        slopes = rule(network, found.states, idle=found.idle, unseen=found.unseen)
+        for name, slope in slopes.items():
+            own = slope if slope.shape == expected[name].shape else slope[seen]
+            torch.testing.assert_close(own, expected[name])
+
+
+@pytest.mark.parametrize("method", METHODS[:3])
+def test_examples_without_labels_leave_those_with_labels_as_they_are_alone(method):
+    network, x = classifier(CrossEntropy(0.6)), drawn(6, 3)
+    y = nn.functional.one_hot(torch.arange(6) % 5, 5).double()
+    known = torch.tensor([True, True, False, True, False, True])
+    clamp = {"input": x, "output": Masked(y, known[:, None])}
+    found = infer(network, clamp, method)
+    alone = infer(network, {"input": x[known], "output": y[known]}, method)
+    forward = network.feedforward({"input": x[~known]})
+    for name in ("_1", "output"):
+        torch.testing.assert_close(found.states[name][known], alone.states[name])
+        torch.testing.assert_close(found.states[name][~known], forward[name].detach())
+    torch.testing.assert_close(found.energy[known], alone.energy)
+    rest = torch.full((2,), -0.5 * 4 * math.log(1.5)).double()
+    torch.testing.assert_close(found.energy[~known], rest)
+    expected = energy_gradients(network, alone.states)
+    for rule in (energy_gradients, local_gradients):
+        slopes = rule(network, found.states, idle=found.idle, unseen=found.unseen)
+        for name, slope in slopes.items():
+            torch.testing.assert_close(slope, expected[name] * 4 / 6)
+
+
+def test_semi_supervised_training_counts_each_label_once():
+    # Without any label nothing is learned; with one in each batch the weights move.
+    x, y = drawn(8, 3), nn.functional.one_hot(torch.arange(8) % 5, 5).double()
+    for n_known in (0, 1):
+        network = classifier(CrossEntropy(0.6))
+        before = [p.detach().clone() for p in network.parameters()]
+        clamp = {"input": x, "output": Masked(y, (torch.arange(8) < n_known)[:, None])}
+        settings = PCTrainingSettings(
+            n_epochs=2, batch_size=8, learning_rate=0.1, device="cpu",
+            rule=InferenceLearning(method=GradientDescent(n_steps=5, step=0.2)),
+        )  # fmt: skip
+        train(network, clamp, settings, progress=False)
+        pairs = zip(before, network.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) == (n_known == 0)
+
+
+class Absolute(nn.Module):
+    """An energy that does not say what each unit adds."""
+
+    quadratic, precision = False, 2.0
+
+    def forward(self, state, prediction):
+        return 2.0 * (state - prediction).abs().flatten(1).sum(1)
+
+    def weighted_error(self, state, prediction):
+        return 2.0 * (state - prediction).sign()
+
+    def mean(self, prediction):
+        return prediction
+
+
+def test_masks_that_an_energy_does_not_allow_are_refused(refused):
+    x, y = drawn(2, 3), torch.full((2, 5), 0.2).double()
+    part = Masked(y, torch.tensor([True, True, False, False, False]))
+    message = refused(infer, classifier(CrossEntropy(0.6)), {"input": x, "output": part})
+    assert "parts the classes of an example" in message
+    message = refused(infer, classifier(Absolute()), {"input": x, "output": part})
+    assert "'output' with Absolute held in part" in message
+    hidden = predictive_coding(
+        classifier(SquaredError(0.7)).body, energies={"_1": BinaryCrossEntropy()}
+    )
+    part = Masked(drawn(2, 4).sigmoid(), torch.tensor([True, False, True, True]))
+    message = refused(infer, hidden, {"input": x, "_1": part, "output": y})
+    assert "'_1' with BinaryCrossEntropy partly free" in message
 
 
 def test_a_precision_is_learned_from_what_was_seen():

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from pcsim.deep.grad_mode import ordinary
-from pcsim.deep.pc_energy import Energy, SquaredError, seen_energy
+from pcsim.deep.pc_energy import CrossEntropy, Energy, Seen, SquaredError
 from pcsim.deep.pc_network import PCNetwork, States, for_all
 from pcsim.messages import refusal
 
-__all__ = ["Clamp", "Masked", "Problem", "pose"]
+__all__ = ["Clamp", "Masked", "Problem", "pose", "seeing"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,8 @@ class Masked:
 
     value: Tensor
     """(batch, ...). What it says where the mask is False is a start for inputs that nothing
-    predicts; others start at their prediction."""
+    predicts; other nodes that predict something start at their prediction, and those that predict
+    nothing rest on it."""
     mask: Tensor
     """Boolean, True where held; broadcasts to `value`."""
 
@@ -37,9 +38,11 @@ class Problem:
     """A network with some activities held; what inference methods work on."""
 
     network: PCNetwork
+    """Of energies that look at what was seen only (`Seen`)."""
     held: States
+    """Nodes that do not move; 0 where they were not seen."""
     masked: dict[str, tuple[Tensor, Tensor]]
-    """Node -> value and mask, of one shape."""
+    """Node that predicts something -> value and mask, of one shape."""
     free: tuple[str, ...]
     """Nodes that move, masked ones among them, parents before children."""
     idle: tuple[str, ...]
@@ -49,7 +52,7 @@ class Problem:
     start: States
     """Activities of all nodes but idle ones."""
     unseen: States
-    """Masked node that predicts nothing -> its free units: they are idle, as such nodes are."""
+    """Node held in part that predicts nothing -> its other units: idle, as free such nodes are."""
     at_rest: bool = False
     """Whether free nodes start where their parents predict them."""
 
@@ -70,9 +73,7 @@ class Problem:
         first = next(iter(self.start.values()))
         total = first.new_zeros(len(first))
         for name in self.active:
-            state, prediction = states[name], self.predict(name, states)
-            energy = seen_energy(nodes[name].energy, state, prediction, self.unseen.get(name))
-            total = total + energy
+            total = total + nodes[name].energy(states[name], self.predict(name, states))
         return total
 
     def hold(self, name: str, state: Tensor) -> Tensor:
@@ -130,8 +131,14 @@ def pose(
         check_values(where, f"initial {name!r}", value)
         begin[name] = ordinary(value.detach())
     check_together(where, network, given, begin)
-    free = tuple(name for name in network.names if name not in held)
     idle = idle_nodes(network, held, masked)
+    unseen: States = {}
+    for name in tuple(masked):
+        if name in network.nodes and all(child in idle for child in network.children_of(name)):
+            value, mask = masked.pop(name)
+            check_seen(where, name, network.nodes[name].energy, mask)
+            held[name], unseen[name] = value.masked_fill(~mask, 0.0), ~mask
+    free = tuple(name for name in network.names if name not in held)
     check_free(where, network, free, idle, masked)
     n = len(next(iter(given.values())))
     with torch.no_grad():
@@ -142,13 +149,18 @@ def pose(
         if all(parent in held for parent in network.nodes[name].parents)
     }
     moving = tuple(name for name in free if name not in idle)
-    unseen = {
-        name: ~mask
-        for name, (_, mask) in masked.items()
-        if name in network.nodes and all(child in idle for child in network.children_of(name))
-    }
     at_rest = not begin and not masked
+    network = seeing(network, unseen)
     return Problem(network, held, masked, moving, idle, constant, states, unseen, at_rest)
+
+
+def seeing(network: PCNetwork, unseen: Mapping[str, Tensor]) -> PCNetwork:
+    """Return the network with energies of what was seen; these units of these nodes were not."""
+    for name, units in unseen.items():
+        energy = network.nodes[name].energy
+        whole = energy.energy if isinstance(energy, Seen) else energy
+        network = network.with_energy(name, Seen(whole, units))
+    return network
 
 
 def lay_out(
@@ -328,8 +340,21 @@ def check_free(
             continue
         kind = type(network.nodes[name].energy).__name__
         found = f"{name!r} with {kind} {'partly ' if name in masked else ''}free"
-        advice = "Hold all of it or, in batches of their own, nothing; or give it a SquaredError."
+        advice = "Hold all of it, or give it a SquaredError."
         raise ValueError(refusal(where, found, "free nodes with a squared error", advice))
+
+
+def check_seen(where: str, name: str, energy: Energy, mask: Tensor) -> None:
+    """Refuse a mask of an output that its energy does not allow."""
+    kind = type(energy).__name__
+    if not hasattr(energy, "terms"):
+        found = f"{name!r} with {kind} held in part"
+        advice = "Hold all of it or nothing, or give the energy a method `terms`."
+        raise ValueError(refusal(where, found, "an energy that says what each unit adds", advice))
+    if isinstance(energy, CrossEntropy) and bool((mask.any(1) != mask.all(1)).any()):
+        found = f"a mask of {name!r} that parts the classes of an example"
+        expected = f"all of them held, or none, under {kind}"
+        raise ValueError(refusal(where, found, expected, "Mask whole examples."))
 
 
 def check_shape(where: str, name: str, state: Tensor, expected: Tensor) -> None:

@@ -1,13 +1,14 @@
 """Energies of predictive-coding nodes: how badly a prediction fits an activity, in nats.
 
 Every energy is a negative log density of the activity `state` given its `prediction`, per example,
-without the terms that depend on neither of them nor on a parameter.
+without the terms that depend on neither of them nor on a parameter. One that also says what every
+unit adds (`terms`) serves outputs of which some units were not seen (`Seen`).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol, Self, final
+from typing import Any, Protocol, Self, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,15 @@ from torch.nn import functional
 
 from pcsim.messages import check_number, refusal
 
-__all__ = ["BinaryCrossEntropy", "CrossEntropy", "Energy", "SquaredError", "seen_energy", "summed"]
+__all__ = [
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "Energy",
+    "Seen",
+    "SquaredError",
+    "seen_energy",
+    "summed",
+]
 
 
 class Energy(Protocol):
@@ -106,15 +115,15 @@ class SquaredError(nn.Module):
 
     def forward(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return the energy of every example, (batch,)."""
-        error = state - prediction
-        if self.plain:
-            return 0.5 * error.square().flatten(1).sum(1)
-        terms = self.precision * error.square() - self.log_precision
-        return 0.5 * terms.flatten(1).sum(1)
+        return 0.5 * self._doubled(state, prediction).flatten(1).sum(1)
 
-    def normalization(self, state: Tensor) -> Tensor:
-        """Return what the energy of every unit has whatever its error, (batch, ...)."""
-        return -0.5 * self.log_precision.expand_as(state)
+    def terms(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return what every unit adds to the energy, (batch, ...)."""
+        return 0.5 * self._doubled(state, prediction)
+
+    def _doubled(self, state: Tensor, prediction: Tensor) -> Tensor:
+        square = (state - prediction).square()
+        return square if self.plain else self.precision * square - self.log_precision
 
     def weighted_error(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return precision times error."""
@@ -135,17 +144,53 @@ class SquaredError(nn.Module):
 
 
 def seen_energy(energy: Energy, state: Tensor, prediction: Tensor, unseen: Tensor | None) -> Tensor:
-    """Return the energy of every example without units that were not seen, if any, (batch,).
-
-    They are at their prediction, and have no share in the normalization of the density either.
-    """
+    """Return the energy of every example without units that were not seen, if any, (batch,)."""
     if unseen is None:
         return energy(state, prediction)
-    state = torch.where(unseen, energy.mean(prediction), state)
-    total = energy(state, prediction)
-    if isinstance(energy, SquaredError):
-        total = total - (energy.normalization(state) * unseen).to(total).flatten(1).sum(1)
-    return total
+    terms: Tensor = cast(Any, energy).terms(state, prediction)
+    return terms.masked_fill(unseen, 0.0).flatten(1).sum(1)
+
+
+@final
+class Seen(nn.Module):
+    """An energy of those units of a held node that were seen; others weigh and teach nothing.
+
+    The density of those that were seen is that of all, the others integrated out: units of squared
+    errors and of binary cross-entropies are independent. The classes of a `CrossEntropy` are not,
+    and are seen together or not at all, activities of 0 standing for those that were not.
+    """
+
+    quadratic = False
+
+    def __init__(self, energy: Energy, unseen: Tensor) -> None:
+        super().__init__()
+        self.energy, self.unseen = energy, unseen
+
+    @property
+    def precision(self) -> Tensor | float:
+        """That of the energy."""
+        return self.energy.precision
+
+    def forward(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return the energy of every example, (batch,)."""
+        return seen_energy(self.energy, state, prediction, self.unseen)
+
+    def weighted_error(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return that of the energy, 0 where nothing was seen."""
+        return self.energy.weighted_error(state, prediction).masked_fill(self.unseen, 0.0)
+
+    def curvature(self, direction: Tensor, prediction: Tensor, state: Tensor) -> Tensor:
+        """Return that of the energy, 0 where nothing was seen."""
+        bent = self.energy.curvature(direction, prediction, state)
+        return bent.masked_fill(self.unseen, 0.0)
+
+    def mean(self, prediction: Tensor) -> Tensor:
+        """Return that of the energy."""
+        return self.energy.mean(prediction)
+
+    def scaled(self, factor: Tensor | float) -> Seen:
+        """Return that of the energy times a number, of the same units."""
+        return Seen(self.energy.scaled(factor), self.unseen)
 
 
 def summed(energies: Tensor) -> Tensor:
@@ -182,8 +227,11 @@ class CrossEntropy(nn.Module):
 
     def forward(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return the energy of every example, (batch,)."""
-        terms = state * functional.log_softmax(prediction, dim=1)
-        return -self.weight * terms.flatten(1).sum(1)
+        return self.terms(state, prediction).flatten(1).sum(1)
+
+    def terms(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return what every unit adds to the energy, (batch, ...)."""
+        return -self.weight * state * functional.log_softmax(prediction, dim=1)
 
     def weighted_error(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return target minus softmax, times the weight."""
@@ -227,8 +275,11 @@ class BinaryCrossEntropy(nn.Module):
 
     def forward(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return the energy of every example, (batch,)."""
-        terms = functional.softplus(prediction) - state * prediction
-        return self.weight * terms.flatten(1).sum(1)
+        return self.terms(state, prediction).flatten(1).sum(1)
+
+    def terms(self, state: Tensor, prediction: Tensor) -> Tensor:
+        """Return what every unit adds to the energy, (batch, ...)."""
+        return self.weight * (functional.softplus(prediction) - state * prediction)
 
     def weighted_error(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return state minus probability, times the weight."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pcsim.deep.pc_clamp import Problem
+from pcsim.deep.pc_clamp import Problem, seeing
 from pcsim.deep.pc_curvature import GeneralCurve, Quadratic, curve_of
 from pcsim.deep.pc_descent import Visit
 from pcsim.deep.pc_energy import summed
@@ -181,28 +181,30 @@ def matrix_of(curve: GeneralCurve) -> Tensor:
     def widen(value: Tensor) -> Tensor:
         return value[:1].expand(n, *value.shape[1:])
 
+    unseen = {name: widen(value) for name, value in problem.unseen.items()}
     wide = replace(
         problem,
         held={name: widen(value) for name, value in problem.held.items()},
         masked={k: (widen(value), widen(mask)) for k, (value, mask) in problem.masked.items()},
         constant={name: widen(value) for name, value in problem.constant.items()},
         start={name: widen(value) for name, value in problem.start.items()},
-        unseen={name: widen(value) for name, value in problem.unseen.items()},
+        network=seeing(problem.network, unseen),
+        unseen=unseen,
     )
     model = GeneralCurve(wide).quadratic(errors.expand(n, n).contiguous())
     unit = torch.eye(n, dtype=errors.dtype, device=errors.device)
     matrix = model.product(unit, model.push(unit))
-    # Held units of a mask, and unseen ones, have no slope and no curvature: they stay with any.
+    # Held units of a mask have no slope and no curvature: they stay with any.
     shapes = curve.layout.shapes
     inert = {name: errors.new_zeros(1, *shape[1:]) for name, shape in shapes.items()}
     inert.update({k: mask[:1].to(errors) for k, (_, mask) in problem.masked.items()})
-    inert.update({k: torch.ones_like(mask[:1]).to(errors) for k, mask in problem.unseen.items()})
     return 0.5 * (matrix + matrix.T) + torch.diag(curve.layout.join(inert)[0])
 
 
 def check_masks(problem: Problem) -> None:
     """Refuse masks that differ between examples: their matrices would."""
-    for name, (_, mask) in problem.masked.items():
+    masks = {name: mask for name, (_, mask) in problem.masked.items()}
+    for name, mask in {**masks, **problem.unseen}.items():
         if not bool((mask == mask[:1]).all()):
             found = f"masks of {name!r} that differ between examples"
             raise ValueError(refusal("Exact", found, "one mask for all", "Use GaussNewton."))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from pcsim.deep.pc_clamp import Problem
-from pcsim.deep.pc_energy import seen_energy
 from pcsim.deep.pc_network import States
 
 __all__ = ["coordinates", "own_precision", "unfold", "unfolded_energy"]
@@ -49,8 +48,7 @@ def unfolded_energy(
         if name in errors and name not in problem.masked:
             total = total + energy(errors[name], errors[name].new_zeros(()))
         else:
-            unseen = problem.unseen.get(name)
-            total = total + seen_energy(energy, states[name], predictions[name], unseen)
+            total = total + energy(states[name], predictions[name])
     return total
 
 

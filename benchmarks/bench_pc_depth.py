@@ -15,7 +15,6 @@ mnist``).
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import torch  # noqa: E402
 from bench_pc_mnist import mnist  # noqa: E402
-from pc_tables import keep, row  # noqa: E402
+from pc_tables import best_of, keep, percent, row  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
@@ -90,8 +89,8 @@ def train(
     images: tuple[Tensor, ...],
     *,
     energy: str,
-) -> tuple[float, float]:
-    """Return the shares of held-out and of test images that are right; NaN if it diverges."""
+) -> tuple[float | None, float | None]:
+    """Return the shares of held-out and of test images that are right; None if it diverges."""
     x, label, test, test_label = images
     known, known_label = x[:-N_VALIDATION], label[:-N_VALIDATION]
     draw = torch.Generator().manual_seed(0)
@@ -107,7 +106,7 @@ def train(
             else:
                 train_step(network, {"input": known[rows], "output": target}, method, optimiser)
         except RuntimeError:
-            return float("nan"), float("nan")
+            return None, None
     pairs = ((x[-N_VALIDATION:], label[-N_VALIDATION:]), (test, test_label))
     with torch.no_grad():
         found = [float((network(a).argmax(1) == b).double().mean()) for a, b in pairs]
@@ -124,15 +123,15 @@ def measure(
     energy: str,
 ) -> dict[str, Any]:
     """Train at every rate; return the one that is best on held-out images."""
-    tried, tested, seconds = {}, {}, {}
+    tried: dict[float, float | None] = {}
+    tested, seconds = {}, {}
     for rate in rates:
         start = time.process_time()
         tried[rate], tested[rate] = train(arm, depth, rate, SETTINGS[name], images, energy=energy)
         seconds[rate] = time.process_time() - start
-        print(
-            name, energy, depth, arm, rate, f"{tried[rate]:.4f}, {seconds[rate]:.0f} s", flush=True
-        )
-    best = max(tried, key=lambda rate: -1.0 if math.isnan(tried[rate]) else tried[rate])
+        found = f"{percent(tried[rate])} %, {seconds[rate]:.0f} s"
+        print(name, energy, depth, arm, rate, found, flush=True)
+    best = best_of(tried)
     return {
         "setting": name, "energy": energy, "depth": depth, "arm": arm, "rate": best,
         "held_out": tried[best], "test": tested[best], "processor_s": seconds[best],
@@ -162,7 +161,7 @@ def table(found: list[dict[str, Any]]) -> str:
             f"{setting.n_batches} of {setting.size}",
         ]
         cells.append(f"{one['rate']:g}, {' '.join(one['tried'])}")
-        cells += [f"{100 * one[share]:.1f}" for share in ("held_out", "test")]
+        cells += [percent(one[share]) for share in ("held_out", "test")]
         # Peers had squared errors and no backpropagation.
         theirs = one["energy"] == "squared" and ARMS[one["arm"]] is not None
         peer = setting.published.get(one["depth"], "") if theirs else ""

@@ -13,7 +13,6 @@ the table in ``benchmarks/README.md``. Needs MNIST (``PCSIM_DATA``, or ``pcsim d
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import time
 from typing import Any
@@ -23,7 +22,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import torch  # noqa: E402
 from bench_pc_mnist import mnist  # noqa: E402
-from pc_tables import keep, row  # noqa: E402
+from pc_tables import best_of, keep, percent, row  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
@@ -59,8 +58,8 @@ def network_of(depth: int, scales: str) -> PCNetwork:
 
 def train(
     depth: int, scales: str, rule: str, rate: float, n_batches: int, images: tuple[Tensor, ...]
-) -> tuple[float, float]:
-    """Return the shares of held-out and of test images that are right; NaN if it diverges."""
+) -> tuple[float | None, float | None]:
+    """Return the shares of held-out and of test images that are right; None if it diverges."""
     x, label, test, test_label = (
         one.view(-1, 1, 28, 28) if one.ndim > 1 else one for one in images
     )
@@ -77,7 +76,7 @@ def train(
             else:
                 train_step(network, {"input": known[rows], "output": target}, method, optimiser)
         except RuntimeError:
-            return math.nan, math.nan
+            return None, None
     pairs = ((x[-N_VALIDATION:], label[-N_VALIDATION:]), (test, test_label))
     with torch.no_grad():
         found = [right(network, a, b) for a, b in pairs]
@@ -94,12 +93,13 @@ def measure(
     depth: int, scales: str, rule: str, n_batches: int, images: tuple[Tensor, ...]
 ) -> dict[str, Any]:
     """Train at every rate; return the one that is best on held-out images."""
-    tried, tested = {}, {}
+    tried: dict[float, float | None] = {}
+    tested = {}
     start = time.process_time()
     for rate in RATES:
         tried[rate], tested[rate] = train(depth, scales, rule, rate, n_batches, images)
-        print(depth, scales, rule, rate, f"{tried[rate]:.4f}", flush=True)
-    best = max(tried, key=lambda rate: -1.0 if math.isnan(tried[rate]) else tried[rate])
+        print(depth, scales, rule, rate, f"{percent(tried[rate])} %", flush=True)
+    best = best_of(tried)
     return {
         "depth": depth, "scales": scales, "rule": rule, "batches": n_batches, "rate": best,
         "held_out": tried[best], "test": tested[best],
@@ -116,7 +116,7 @@ def table(found: list[dict[str, Any]]) -> str:
     for one in found:
         cells = [str(one["depth"]), one["scales"], one["rule"], f"{one['rate']:g}"]
         shares = [*one["tried"].values(), one["test"]]
-        cells += ["diverged" if math.isnan(share) else f"{100 * share:.1f}" for share in shares]
+        cells += [percent(share) for share in shares]
         lines.append(row([*cells, f"{one['processor_s']:.0f}"]))
     return "\n".join([*lines, ""])
 

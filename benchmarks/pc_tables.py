@@ -8,7 +8,7 @@ from typing import Any
 
 from pcsim.storage import read_json, write_json, write_text
 
-__all__ = ["between", "into_readme", "keep", "row", "table"]
+__all__ = ["best_of", "between", "into_readme", "keep", "percent", "row", "table"]
 
 HERE = Path(__file__).resolve().parent
 HAND = "torch, by hand"
@@ -18,6 +18,16 @@ on one core, beside loops written by hand in torch and numpy, beside one that di
 energy at every step, as generic libraries do, and beside peers in environments of their own
 (`--peer pcx=PYTHON --peer fabricpc=PYTHON --peer ngclearn=PYTHON`). Equal energies are checked
 first. It writes `results/pc_networks.json`, `docs/figures/pc_cost.png` and what follows."""
+
+
+def percent(share: float | None) -> str:
+    """Return a share as percent; None is a run that diverged."""
+    return "diverged" if share is None else f"{100 * share:.1f}"
+
+
+def best_of(tried: dict[float, float | None]) -> float:
+    """Return the rate of the largest share; of runs that all diverged, the first."""
+    return max(tried, key=lambda rate: -1.0 if (share := tried[rate]) is None else share)
 
 
 def fixed(part: dict[str, Any], title: str) -> list[str]:

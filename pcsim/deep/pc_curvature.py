@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of, is_supervised
+from pcsim.deep.pc_chain import Chain, chain_of, is_supervised
 from pcsim.deep.pc_clamp import Problem
+from pcsim.deep.pc_fused import FusedLoop
 from pcsim.deep.pc_network import States
 from pcsim.deep.pc_unfold import coordinates, unfold, unfolded_energy
 

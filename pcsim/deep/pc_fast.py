@@ -13,11 +13,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of
+from pcsim.deep.pc_chain import Chain, chain_of
 from pcsim.deep.pc_clamp import check_target, check_together, check_values
 from pcsim.deep.pc_column import ColumnBuffers, column_buffers, lie_plainly
 from pcsim.deep.pc_descent import GradientDescent, steps_of
 from pcsim.deep.pc_errors import ErrorOptimisation
+from pcsim.deep.pc_fused import FusedLoop
 from pcsim.deep.pc_gradients import energy_gradients, trainable
 from pcsim.deep.pc_inference import (
     WORST,

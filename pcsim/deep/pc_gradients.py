@@ -17,7 +17,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-from pcsim.deep.pc_chain import FusedLoop, chain_of
+from pcsim.deep.pc_chain import chain_of
+from pcsim.deep.pc_fused import FusedLoop
 from pcsim.deep.pc_network import Node, PCNetwork, States
 from pcsim.deep.pc_plain import own_parameters, runs_as
 

@@ -14,11 +14,12 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from pcsim.deep.grad_mode import outside_inference_mode
-from pcsim.deep.pc_chain import Chain, FusedLoop, chain_of, is_supervised
+from pcsim.deep.pc_chain import Chain, chain_of, is_supervised
 from pcsim.deep.pc_clamp import Clamp, Masked, Problem, pose
 from pcsim.deep.pc_descent import AdamDescent, GradientDescent, Visit, steps_of
 from pcsim.deep.pc_energy import summed
 from pcsim.deep.pc_errors import ErrorOptimisation
+from pcsim.deep.pc_fused import FusedLoop
 from pcsim.deep.pc_network import PCNetwork, States
 from pcsim.messages import check_object, refusal
 

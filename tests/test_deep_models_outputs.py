@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pcsim.deep.discretized import log_mass, log_mass_slope, log_tail_slope
+from pcsim.deep.discretized import log_mass, log_mass_slope, log_tail, log_tail_slope
 from pcsim.deep.outputs import Bernoulli, Gaussian, Multinomial
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 255
@@ -168,6 +168,40 @@ def test_slopes_keep_their_digits_in_the_tails(kind, slope_of, centre, width):
     near, looser = TOLERANCES[slope_of, kind]
     assert found.item() == pytest.approx(slope, rel=near, abs=near)
     assert gradient.item() == pytest.approx(curvature, abs=looser)
+
+
+EDGES = (*(sign * 10.0**k for sign in (-1, 1) for k in range(-1, 7)), -7.9, -8.1, -1e8, 0.0)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+@pytest.mark.parametrize("edge", EDGES)
+def test_an_open_bin_and_its_derivatives_at_any_distance(kind, edge):
+    """Against eighty digits at the number that the type makes of the edge."""
+    t = torch.tensor(edge, dtype=kind, requires_grad=True)
+    found = log_tail(t)
+    (slope,) = torch.autograd.grad(found, t, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope, t)
+    with mpmath.workdps(80):
+        at = mpmath.mpf(t.item())
+        mass = mpmath.erfc(-at / mpmath.sqrt(2)) / 2
+        hazard = mpmath.npdf(at) / mass
+        expected = [float(one) for one in (mpmath.log(mass), hazard, -hazard * (hazard + at))]
+    near, looser = (1e-12, 1e-11) if kind == torch.float64 else (2e-6, 2e-5)
+    assert found.item() == pytest.approx(expected[0], rel=near, abs=near)
+    assert slope.item() == pytest.approx(expected[1], rel=near, abs=near)
+    assert curvature.item() == pytest.approx(expected[2], rel=looser, abs=looser)
+
+
+@pytest.mark.parametrize("mean", [0.5, 3.0, 100.0])
+def test_the_outermost_bins_pull_a_far_mean_back(mean):
+    """In single precision, against the tail's own: a slope of precision times distance."""
+    output = Gaussian(1e6, bin_width=1 / 255, limits=(0.0, 1.0))
+    means = torch.tensor([[mean, 1 - mean]], requires_grad=True)
+    value = output.log_prob(torch.tensor([[0.0, 1.0]]), (means,))
+    (gradient,) = torch.autograd.grad(value.sum(), means)
+    distance = mean - 0.5 / 255
+    slope = 1e6 * distance + 1 / distance  # and the next term is of order 1e-6
+    assert gradient[0].tolist() == pytest.approx([-slope, slope], rel=3e-6)
 
 
 def test_discretised_tails_are_finite_in_single_precision():

@@ -18,6 +18,7 @@ from pcsim.deep.inference_gradient import GradientAscent
 from pcsim.deep.inference_hybrid import Hybrid
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.many_seeds import train_together
+from pcsim.deep.networks import FullyConnected
 from pcsim.deep.objective import Objective
 from pcsim.deep.outputs import Gaussian
 from pcsim.deep.training import TrainingSettings, train
@@ -57,6 +58,31 @@ def together(pairs, x, settings, seeds):
 @pytest.fixture
 def x(rng):
     return torch.as_tensor(rng.random((64, 10)), dtype=torch.float32)
+
+
+class Dropped(nn.Module):
+    """A decoder some of whose features are lost at random in training mode."""
+
+    def __init__(self, share, generator):
+        super().__init__()
+        self.network = FullyConnected(4, [8], generator=generator)
+        self.drop, self.n_in, self.n_out = nn.Dropout(share), 4, 8
+
+    def forward(self, z):
+        return self.drop(self.network(z))
+
+
+def test_a_frozen_part_is_in_eval_mode(x):
+    def pair(seed, share):
+        generator = torch.Generator().manual_seed(seed)
+        decoder = Dropped(share, generator)
+        model = LatentGaussian(10, (4,), decoders=[decoder], generator=generator)
+        inference = Direct(model, widths=[[8]], generator=generator)
+        return model.requires_grad_(False), inference
+
+    dropped, plain = ([pair(seed, share) for seed in (0, 3)] for share in (0.5, 0.0))
+    both = [together(pairs, x, SETTINGS, [0, 3]) for pairs in (dropped, plain)]
+    assert [one.history for one in both[0]] == [one.history for one in both[1]]
 
 
 @pytest.mark.parametrize("part", [0, 1])

@@ -144,6 +144,28 @@ def test_a_frozen_module_stays_as_it_is(x):
         train(model, inference, x, SETTINGS, progress=False)
 
 
+@pytest.mark.parametrize("part", [0, 1])
+def test_running_means_of_what_is_frozen_stay_as_they_are(part, x):
+    modules = build(kind="direct", normalization="batch")
+    frozen, free = modules[part], modules[1 - part]
+    frozen.requires_grad_(False)
+    before = weights(frozen), weights(free)
+    train(*modules, x, replace(SETTINGS, n_epochs=1), validation=x[:20], progress=False)
+    assert any(name.endswith("running_mean") for name in before[0])
+    assert all(torch.equal(weights(frozen)[name], value) for name, value in before[0].items())
+    running = [name for name in before[1] if name.endswith("running_mean")]
+    assert not any(torch.equal(weights(free)[name], before[1][name]) for name in running)
+
+
+def test_one_frozen_decoder_of_two_stays_as_it_is(x):
+    model, inference = build(kind="direct", normalization="batch")
+    model.decoders[1].requires_grad_(False)
+    before = weights(model.decoders[1])
+    train(model, inference, x, replace(SETTINGS, n_epochs=1), progress=False)
+    after = weights(model.decoders[1])
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 def test_a_data_set_of_one_and_batches_of_one_train(x):
     for data, size in ((x[:1], 64), (x[:3], 1)):
         settings = replace(SETTINGS, n_epochs=2, batch_size=size)

@@ -32,6 +32,7 @@ from pcsim.deep.training_step import (
     check_parts,
     check_prepared,
     generator_for,
+    learning,
     parameter_groups,
     shuffled,
     torch_settings,
@@ -119,7 +120,7 @@ class Together:
 
     def finish(self) -> list[Trained]:
         """Run all epochs."""
-        self.whole.train()
+        learning(self.whole)
         for epoch in range(self.settings.n_epochs):
             values = self.learn(epoch).tolist()
             for history, value in zip(self.histories, values, strict=True):

@@ -33,6 +33,7 @@ from pcsim.deep.training_step import (
     check_parts,
     check_prepared,
     generator_for,
+    learning,
     parameter_groups,
     shuffled,
     torch_settings,
@@ -66,7 +67,8 @@ def train(
     ----------
     model, inference
         Moved to the device and type of the settings. An inference that is no `nn.Module` has
-        nothing to learn; nor has a module after `requires_grad_(False)`.
+        nothing to learn; nor has a module after `requires_grad_(False)`, which stays as it is, in
+        eval mode throughout, as does any part of which all parameters are frozen.
     x : (N, n_x)
         Training examples.
     validation : (M, n_x)
@@ -160,7 +162,7 @@ class Run(TrainingRun):
         settings, device = self.settings, self.group.device
         for entry in self.optimiser.param_groups:
             entry["lr"] = settings.learning_rate * settings.learning_rate_decay**epoch
-        self.step.train()
+        learning(self.step)
         order = shuffled(len(self.x), settings.seed, epoch).to(device)
         whole = self.batch_size * self.group.count
         n_steps = len(self.x) // whole

@@ -30,6 +30,7 @@ __all__ = [
     "check_prepared",
     "dequantised",
     "generator_for",
+    "learning",
     "parameter_groups",
     "shuffled",
     "torch_settings",
@@ -174,6 +175,15 @@ def parameter_groups(where: str, step: TrainingStep) -> list[list[nn.Parameter]]
         advice = "Call requires_grad_() on what is to learn."
         raise ValueError(refusal(where, "nothing that learns", "a free parameter", advice))
     return [part for part in learned if part]
+
+
+def learning(step: nn.Module) -> None:
+    """Put a module in training mode, but for what is frozen: it keeps what it remembers, too."""
+    step.train()
+    for one in step.modules():
+        parameters = list(one.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            one.eval()
 
 
 def generator_for(device: torch.device | str, *entries: int) -> torch.Generator:

@@ -273,6 +273,22 @@ def test_data_are_judged_as_they_come_out_of_their_preparation(refused, x):
     assert all(torch.equal(one, other) for one, other in after)
 
 
+def test_a_preparation_that_works_in_place_changes_no_data(x):
+    def halved(rows, generator):
+        return rows.mul_(0.5)
+
+    validation = x[:20].clone()
+    before = x.clone(), validation.clone()
+    settings = replace(SETTINGS, n_epochs=3)
+    runs = [
+        train(*build(), x, settings, validation=validation, prepare=one, progress=False).history
+        for one in (halved, lambda rows, _: 0.5 * rows)
+    ]
+    assert runs[0] == runs[1]
+    train_together(*([one] for one in build()), x, settings, [0], prepare=halved)
+    assert all(torch.equal(*pair) for pair in zip(before, (x, validation), strict=True))
+
+
 def test_checking_data_draws_nothing_that_training_draws(x, monkeypatch):
     done = []
     for checks in (True, False):

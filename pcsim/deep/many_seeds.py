@@ -167,8 +167,9 @@ def draw_of(prepare: Prepare | None, dtype: torch.dtype, seed: int) -> Callable[
     """Return what makes batches of rows, on noise that no training draws."""
 
     def drawn(rows: Tensor) -> Tensor:
-        rows = rows.to(dtype)
-        return rows if prepare is None else prepare(rows, generator_for(rows.device, seed, 4))
+        if prepare is None:
+            return rows.to(dtype)
+        return prepare(rows.to(dtype, copy=True), generator_for(rows.device, seed, 4))
 
     return drawn
 

@@ -179,9 +179,10 @@ class Run(TrainingRun):
         return float(self.group.mean(total[0] / n_steps))
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Convert and prepare some rows of the data."""
-        rows = rows.to(self.dtype)
-        return rows if self.prepare is None else self.prepare(rows, generator)
+        """Convert and prepare some rows of the data: a copy, which `prepare` may write to."""
+        if self.prepare is None:
+            return rows.to(self.dtype)
+        return self.prepare(rows.to(self.dtype, copy=True), generator)
 
     def advance(self, x: Tensor, generator: torch.Generator, time: float) -> Tensor:
         """Take one step of the optimiser; `time` is in epochs.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from deep_cases import normal
 
-from pcsim.deep.convergence import closing, descent, first_reaching, gap_closed
+from pcsim.deep.convergence import closing, converged, descent, first_reaching, gap_closed
 from pcsim.deep.encodings import ErrorEncoding, GradientEncoding
 from pcsim.deep.frames import moving
 from pcsim.deep.full_covariance import FullCovariance
@@ -20,6 +20,7 @@ from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected, TwoStreams
+from pcsim.deep.outputs import Gaussian
 from pcsim.deep.pairs import paired
 from pcsim.deep.posteriors import MeanField, Point
 from pcsim.deep.streams import crossed_updates, variance_shares
@@ -65,6 +66,25 @@ def test_one_preconditioned_step_closes_the_gap_where_latents_do_not_interact(ge
     share = gap_closed(descent(rule, model, x, n_iterations=3), lowest(model, exact, x))
     np.testing.assert_allclose(share, [0.0, 1.0, 1.0, 1.0], rtol=0, atol=1e-12)
     assert first_reaching(share) == 1.0
+
+
+def test_gaps_are_measured_in_eval_mode_and_move_no_running_means(generator):
+    decoder = FullyConnected(3, [8], normalization="batch", generator=generator)
+    model = LatentGaussian(6, (3,), Gaussian(0.7), decoders=[decoder], generator=generator)
+    inference = Direct(model, widths=[[8]], normalization="batch", generator=generator)
+    x, parts = torch.randn(5, 6, generator=generator), (model, inference)
+    before = [one.clone() for part in parts for one in part.buffers()]
+    found = []
+    for is_training in (True, False):
+        for part in parts:
+            part.train(is_training)
+        curve = descent(inference, model, x, n_iterations=1)
+        start = inference.eval().posterior(model, x)
+        found.append((curve, converged(model, x, start, n_iterations=3).mean[0]))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    after = [one for part in parts for one in part.buffers()]
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 
 def test_fixed_steps_close_the_gap_at_the_rate_of_the_curvature(generator):

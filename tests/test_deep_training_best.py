@@ -192,6 +192,14 @@ def test_weights_are_not_restored_into_modules_of_other_settings(tmp_path, refus
     restore(*frozen, tmp_path)
 
 
+def test_weights_are_restored_into_modules_in_eval_mode(tmp_path):
+    trained, other = build(normalization="batch"), build(5, normalization="batch")
+    train(*trained, RISING[0], SETTINGS, folder=tmp_path, progress=False)
+    restore(*other, tmp_path)
+    assert not any(one.training for part in other for one in part.modules())
+    assert same(trained, other)
+
+
 def test_the_number_of_iterations_is_free_when_weights_are_restored(tmp_path):
     def pair(n_iterations):
         model, _ = build()

@@ -79,7 +79,8 @@ def _kept_best(folder: Path, history: Sequence[Any]) -> Checkpoint | None:
 def restore(model: LatentGaussian, inference: Inference, folder: str | Path) -> dict[str, Any]:
     """Give modules the weights that `train` left in a folder; return the checkpoint's record.
 
-    The best weights if the run had `patience` when it was last gone on with, else the last.
+    The best weights if the run had `patience` when it was last gone on with, else the last. The
+    modules are left in eval mode, as `train` leaves them.
 
     Raises
     ------
@@ -94,12 +95,16 @@ def restore(model: LatentGaussian, inference: Inference, folder: str | Path) -> 
 def restore_modules(
     where: str, step: nn.Module, parts: Mapping[str, Any], folder: str | Path
 ) -> dict[str, Any]:
-    """Give what a run trained as one module its weights; `parts` are compared by name."""
+    """Give what a run trained as one module its weights, in eval mode.
+
+    `parts` are compared by name.
+    """
     tensors, record = _left(where, Path(folder))
     check_restored(where, record.get("identity"), parts)
     # What an estimator remembers is of use to training alone.
     tensors = {n: v for n, v in tensors.items() if not n.startswith("step.estimator.")}
     load_module(where, step, tensors, "step.")
+    step.eval()
     return record
 
 

@@ -21,6 +21,7 @@ from pcsim.deep.evaluation import elbo
 from pcsim.deep.inference import Evaluation, Inference
 from pcsim.deep.inference_gradient import GradientAscent
 from pcsim.deep.latent_gaussian import LatentGaussian
+from pcsim.deep.networks import evaluating
 from pcsim.deep.training_step import generator_for
 from pcsim.messages import check_number, refusal
 from pcsim.stats import mean_interval
@@ -58,7 +59,7 @@ def converged(
     ascent = GradientAscent(step=0.05, decay=decay, n_iterations=n_iterations)
     evaluation = Evaluation(n_samples=n_samples, generator=generator_for(x.device, seed, 31))
     q = start
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         for step in ascent.refine(model, x, evaluation, evaluation.at(model, x, start)):
             q = step.q
     return q.with_parameters(tuple(one.detach() for one in q.parameters))
@@ -91,7 +92,7 @@ def descent(
     """
     evaluation = Evaluation(n_samples=n_samples, generator=generator_for(x.device, seed, 32))
     refine = getattr(inference, "refine", None)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model, inference):
         if start is not None and refine is not None:
             first = evaluation.at(model, x, start)
             steps = refine(model, x, evaluation, first, n_iterations)

@@ -60,16 +60,15 @@ def x(rng):
     return torch.as_tensor(rng.random((64, 10)), dtype=torch.float32)
 
 
-class Dropped(nn.Module):
+class Dropped(FullyConnected):
     """A decoder some of whose features are lost at random in training mode."""
 
     def __init__(self, share, generator):
-        super().__init__()
-        self.network = FullyConnected(4, [8], generator=generator)
-        self.drop, self.n_in, self.n_out = nn.Dropout(share), 4, 8
+        super().__init__(4, [8], generator=generator)
+        self.drop = nn.Dropout(share)
 
     def forward(self, z):
-        return self.drop(self.network(z))
+        return self.drop(super().forward(z))
 
 
 def test_a_frozen_part_is_in_eval_mode(x):

@@ -196,6 +196,44 @@ def test_the_exact_posterior_is_exact_however_narrow(precision, generator):
     )
 
 
+@pytest.mark.parametrize("precision", [0.7, 3e3, 1e6])
+@pytest.mark.parametrize(("n_x", "n_z"), [(64, (128,)), (20, (40, 30)), (100, (20,))])
+def test_single_precision_is_exact_with_many_and_narrow_latents(n_x, n_z, precision, generator):
+    """Every sample weighs the evidence, which is by hand in double precision."""
+    model = LatentGaussian(n_x, n_z, Gaussian(precision), prior_precision=4.0, generator=generator)
+    x = model.sample(3, generator)[0]
+    covariance = torch.eye(n_z[-1]).double()
+    for level in range(len(n_z), 0, -1):
+        weights = model.heads[level - 1].weight.detach().double()
+        noise = 1 / (precision if level == 1 else 4.0)
+        covariance = weights @ covariance @ weights.T + noise * torch.eye(len(weights)).double()
+    zero = torch.zeros(n_x).double()
+    expected = torch.distributions.MultivariateNormal(zero, covariance).log_prob(x.double())
+    exact = LinearGaussian.of(model)
+    evidence, q = exact.log_evidence(x), exact.q(x)
+    assert {one.dtype for one in (evidence, *exact.posterior(x), *q.parameters)} == {torch.float32}
+    with torch.no_grad():
+        weights = model.free_energy(x, q, n_samples=200, generator=generator).importance
+    # of the sums, and of n_x predictions in sigmas of the data
+    rounding = 1e-4 + 1e-6 * math.sqrt(n_x * precision)
+    torch.testing.assert_close(evidence.double(), expected, rtol=1e-5, atol=rounding)
+    torch.testing.assert_close(weights.mean(0).double(), expected, rtol=1e-5, atol=rounding)
+    assert weights.std(0).max() < rounding
+
+
+def test_the_evidence_and_the_posterior_have_derivatives(generator):
+    exact = chain((3, 2), generator)
+    parts = (*exact.weights, *exact.biases, *exact.precisions)
+    parts = [one.clone().requires_grad_() for one in parts]
+    x = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+
+    def closed(*parts):
+        made = LinearGaussian(parts[:2], parts[2:5], parts[5:])
+        return made.log_evidence(x), *made.posterior(x), *made.q(x).parameters
+
+    assert torch.autograd.gradcheck(closed, parts, atol=1e-7)
+
+
 def test_ancestral_samples_have_the_joint_moments(generator):
     exact, n = chain((4, 3), generator), 40_000
     with torch.no_grad():

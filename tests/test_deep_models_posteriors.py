@@ -180,6 +180,11 @@ def test_full_covariance_density_is_multivariate_normal(model, generator):
     )
     torch.testing.assert_close(again.mean, q.mean, rtol=0, atol=0)
     torch.testing.assert_close(again.cholesky, q.cholesky, rtol=1e-10, atol=1e-12)
+    covariance = (q.cholesky @ q.cholesky.mT).roll((-2, -2), (-2, -1))
+    mean = torch.cat([q.mean[:, 2:], q.mean[:, :2]], -1)
+    inverted = FullCovariance.from_precision(mean, torch.linalg.inv(covariance), SIZES)
+    torch.testing.assert_close(inverted.mean, q.mean, rtol=0, atol=0)
+    torch.testing.assert_close(inverted.cholesky, q.cholesky, rtol=1e-10, atol=1e-12)
 
 
 def test_top_down_joins_evidence_and_prior_as_gaussians_multiply(model, generator):

@@ -49,9 +49,29 @@ class FullCovariance:
         """
         order = _top_first(sizes)
         factor = torch.linalg.cholesky(covariance[..., order, :][..., :, order])
+        return cls._factored(mean[:, order], factor, sizes)
+
+    @classmethod
+    def from_precision(
+        cls, mean: Tensor, precision: Tensor, sizes: tuple[int, ...]
+    ) -> FullCovariance:
+        r"""As `from_moments`, from the inverse of the covariance, which is never inverted itself.
+
+        Of the precision, its axes turned round, with Cholesky factor :math:`M`, the covariance has
+        the factor :math:`M^{-\top}` with its axes turned back.
+        """
+        order = _top_first(sizes)
+        turned = precision[..., order[::-1], :][..., :, order[::-1]]
+        inverse = torch.linalg.cholesky(turned).flip(-1, -2).mT
+        one = torch.eye(len(order), dtype=mean.dtype, device=mean.device)
+        factor = torch.linalg.solve_triangular(inverse, one, upper=False)
+        return cls._factored(mean[:, order], factor, sizes)
+
+    @classmethod
+    def _factored(cls, mean: Tensor, factor: Tensor, sizes: tuple[int, ...]) -> FullCovariance:
         diagonal = torch.diagonal(factor, dim1=-2, dim2=-1)
         raw = factor.tril(-1) + torch.diag_embed(diagonal.log())
-        return cls(mean[:, order], raw.expand(len(mean), -1, -1).clone(), sizes, math.inf)
+        return cls(mean, raw.expand(len(mean), -1, -1).clone(), sizes, math.inf)
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

@@ -27,6 +27,8 @@ __all__ = ["LinearGaussian"]
 class LinearGaussian:
     """Weights, biases and precisions of a linear chain, and what follows from them.
 
+    Evidence and posterior are computed in double precision, whatever the type they are returned in.
+
     Examples
     --------
     >>> x = torch.tensor([[2.0]])
@@ -106,11 +108,13 @@ class LinearGaussian:
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """Return log p(x) of data (B, n_x), (B,)."""
-        mean, covariance = self.moments()
+        mean, covariance = self._double().moments()
         factor = torch.linalg.cholesky(covariance)
-        white: Tensor = torch.linalg.solve_triangular(factor, (x - mean).mT, upper=False)
+        white: Tensor = torch.linalg.solve_triangular(factor, (x.double() - mean).mT, upper=False)
         log_scale = torch.diagonal(factor).log().sum()
-        return -0.5 * (white.square().sum(0) + len(mean) * math.log(2 * math.pi)) - log_scale
+        evidence = white.square().sum(0) + len(mean) * math.log(2 * math.pi)
+        log_p: Tensor = -0.5 * evidence - log_scale
+        return log_p.to(x.dtype)
 
     def posterior_precision(self) -> Tensor:
         """(N, N): inverse covariance of all latents given data, lowest level first."""
@@ -130,9 +134,19 @@ class LinearGaussian:
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B, N) and covariance (N, N) of all latents given data, lowest level first."""
+        mean, precision = self._double()._information(x.double())
+        covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+        return mean.to(x.dtype), covariance.to(x.dtype)
+
+    def _double(self) -> LinearGaussian:
+        # Beside what precise data say, single precision loses what the priors do.
+        parts = (self.weights, self.biases, self.precisions)
+        return LinearGaussian(*(tuple(one.double() for one in part) for part in parts))
+
+    def _information(self, x: Tensor) -> tuple[Tensor, Tensor]:
         precision = self.posterior_precision()
-        mean = torch.linalg.solve(precision, self._drive(x).mT).mT
-        return mean, torch.linalg.inv(precision)
+        factor = torch.linalg.cholesky(precision)
+        return torch.cholesky_solve(self._drive(x).mT, factor).mT, precision
 
     def _drive(self, x: Tensor) -> Tensor:
         # The posterior mean m solves P m = h; h collects what data and biases say of each level.
@@ -146,7 +160,8 @@ class LinearGaussian:
 
     def q(self, x: Tensor) -> FullCovariance:
         """Return the exact posterior as a member of the full-covariance family."""
-        return FullCovariance.from_moments(*self.posterior(x), self.sizes)
+        exact = FullCovariance.from_precision(*self._double()._information(x.double()), self.sizes)
+        return exact.with_parameters(tuple(one.to(x.dtype) for one in exact.parameters))
 
 
 def _is_linear(model: LatentGaussian) -> bool:

@@ -192,7 +192,8 @@ def test_what_is_no_seed_or_no_list_of_parts_is_refused_first(x, refused):
         assert "an Exact, expected an inference that does not read" in message
     ends = GradientAscent(tolerance=0.01)
     for one in (ends, Hybrid(inference, ends)):
-        assert "all seeds at once" in refused(train_together, [model], [one], x, SETTINGS, [0])
+        message = refused(train_together, [model], [one], x, SETTINGS, [0])
+        assert "goes on until all seeds are at its tolerance" in message
 
 
 def test_tf32_is_asked_for_during_the_run_and_the_device_is_that_of_train(x, monkeypatch):

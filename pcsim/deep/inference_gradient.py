@@ -26,7 +26,7 @@ class GradientAscent:
 
     .. math:: \lambda \leftarrow \lambda - \eta\,\gamma^k\, d(\nabla_\lambda F)
 
-    with :math:`d` the rule's direction. Every example moves on its own.
+    with :math:`d` the rule's direction. Every example moves, and stops, on its own.
 
     Raises
     ------
@@ -43,7 +43,9 @@ class GradientAscent:
     r""":math:`\gamma`: what a step is multiplied by from one iteration to the next."""
     n_iterations: int = 100
     tolerance: float = 0.0
-    """Stop before the last iteration once no parameter moves by more than this."""
+    """An example stays where it is once none of its parameters moves by more than this (before any
+    halving); inference ends early once all do. Meanwhile the free energy of one that stays is drawn
+    on new noise at each iteration. 0 stops none."""
     start: Start = MeanField.at_prior
     """Where inference starts, and so the family of the approximate posterior."""
 
@@ -79,6 +81,7 @@ class GradientAscent:
         """Yield one step an iteration from `first` on, which is left out."""
         rule, step = RULES[self.optimiser], first
         memory = rule.start(first.q.parameters)
+        still = torch.zeros_like(first.free_energy.total, dtype=torch.bool)
         for iteration in range(self.n_iterations if n_iterations is None else n_iterations):
             curvature = None
             if isinstance(rule, Preconditioned):
@@ -89,9 +92,12 @@ class GradientAscent:
                 new = backtracked(model, x, evaluation, step, change, size, rule.halvings)
             else:
                 new = moved(step.q, change, size)
+            if self.tolerance:
+                new = held(step.q, new, still)
+                still = still | (size * largest(change) <= self.tolerance)
             step = evaluation.at(model, x, new)
             yield step
-            if size * max(float(one.abs().max()) for one in change) <= self.tolerance:
+            if self.tolerance and bool(still.all()):
                 return
 
 
@@ -128,9 +134,27 @@ def moved(q: Posterior, change: Tensors, size: float | Tensor) -> Posterior:
     sizes = torch.as_tensor(size, dtype=change[0].dtype, device=change[0].device)
     new = []
     for one, by in zip(q.parameters, change, strict=True):
-        each = sizes if sizes.ndim == 0 else sizes.reshape(-1, *[1] * (one.ndim - 1))
+        each = sizes if sizes.ndim == 0 else _each(sizes, one)
         new.append(one.detach() - each * by)
     return q.with_parameters(tuple(new))
+
+
+def held(old: Posterior, new: Posterior, still: Tensor) -> Posterior:
+    """Return `new`, but `old` for the examples that are to stay, (B,)."""
+    pairs = zip(old.parameters, new.parameters, strict=True)
+    return new.with_parameters(
+        tuple(torch.where(_each(still, to), one.detach(), to) for one, to in pairs)
+    )
+
+
+def largest(change: Tensors) -> Tensor:
+    """Return the largest number of each example's change, (B,)."""
+    return torch.stack([one.abs().flatten(1).amax(1) for one in change]).amax(0)
+
+
+def _each(values: Tensor, like: Tensor) -> Tensor:
+    """Return one value an example, (B,), so that it meets all of the example's numbers."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def backtracked(

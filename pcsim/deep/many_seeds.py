@@ -209,7 +209,7 @@ def check_no_sharing(models: Sequence[LatentGaussian], inferences: Sequence[Infe
                 found, expected = "an Exact", "an inference that does not read the weights"
                 raise ValueError(refusal("train_together", found, expected, "Train one by one."))
             if getattr(part, "tolerance", 0.0):
-                found = f"a {type(part).__name__} that stops at a tolerance, all seeds at once"
+                found = f"a {type(part).__name__} that goes on until all seeds are at its tolerance"
                 advice = "Fix n_iterations, or train one by one."
                 raise ValueError(refusal("train_together", found, "tolerance 0.0", advice))
 

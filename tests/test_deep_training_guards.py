@@ -125,6 +125,67 @@ def test_a_checkpoint_without_identity_is_taken_with_a_warning(x, tmp_path):
     assert load_checkpoint(file)[1]["identity"]["model.output"] == "Bernoulli"
 
 
+class Scaled:
+    """A preparation, an output or an inference of one's own, of no class of the library."""
+
+    __slots__ = ("__dict__", "within")
+
+    def __init__(self, by, *, within=None):
+        self.by, self.within, self.held = by, within, {"scale": [by]}
+        self.itself = self  # what would go round for ever
+
+    def __call__(self, rows, generator):
+        return rows * 0.5
+
+    def prepared(self, rows, generator):
+        return self(rows, generator)
+
+    n_parameters = 1
+    shared_shape = staticmethod(lambda n_x: None)
+
+    def check(self, where, x):
+        pass
+
+    def log_prob(self, x, parameters):
+        return -0.5 * self.by * (x - parameters[0]).square().sum(-1)
+
+    def steps(self, model, x, evaluation, n_iterations=None):
+        return GradientAscent(n_iterations=2).steps(model, x, evaluation)
+
+
+OWN = {
+    "prepare": lambda one: {"prepare": one},
+    "method of prepare": lambda one: {"prepare": one.prepared},
+    "partial prepare": lambda one: {"prepare": partial(Scaled.prepared, one)},
+    "output": lambda one: {"output": one},
+    "inference": lambda one: {"inference": one},
+}
+
+
+@pytest.mark.parametrize("name", list(OWN))
+def test_objects_of_ones_own_are_told_apart_by_what_they_hold(name, x, refused, tmp_path):
+    def run(n_epochs, by, within):
+        made = OWN[name](Scaled(by, within=within))
+        model, inference = build(made.get("output"))
+        return train(
+            model, made.get("inference", inference), x, replace(SETTINGS, n_epochs=n_epochs),
+            prepare=made.get("prepare"), folder=tmp_path, progress=False,
+        )  # fmt: skip
+
+    array = np.array([0.7, 4.0], dtype=">f8")
+    run(1, 0.7, array)
+    assert "'0.7'" in refused(run, 2, 4.0, array) or "by=0.7" in refused(run, 2, 4.0, array)
+    assert "sha256" in refused(run, 2, 0.7, array + 0.1)
+    assert len(run(2, 0.7, array.astype(float)).history) == 2
+
+
+def test_weights_are_not_restored_beside_another_output_of_ones_own(x, refused, tmp_path):
+    train(*build(Scaled(0.7)), x, SETTINGS, folder=tmp_path, progress=False)
+    message = refused(restore, *build(Scaled(4.0)), tmp_path)
+    assert "model.output.by '0.7' in the checkpoint, expected model.output.by '4.0'" in message
+    restore(*build(Scaled(0.7)), tmp_path)
+
+
 IDENTITY = """
 import sys; sys.path.insert(0, {tests!r})
 import torch
@@ -137,6 +198,7 @@ def identity():
     """An identity with whatever could hold an address: functions, partials, modules, objects."""
     model, inference = build(Gaussian("global"), encoding=ErrorEncoding())
     inference.start = partial(GradientAscent().start, n_examples=2)
+    model.further = [Scaled(0.7, within=model), {"a": np.array(["b", None])}, object()]
     parts = {"model": model, "inference": inference, "estimator": ScoreFunction()}
     return run_identity(parts, torch.ones(3, 10), None, lambda rows, generator: rows)
 

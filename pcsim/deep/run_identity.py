@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ __all__ = [
 
 SHOWN = 3
 """Differences that an error names."""
+MISSING = object()
 
 
 def run_identity(
@@ -45,7 +48,7 @@ def run_identity(
     x, validation
         The data, of which a digest is kept.
     prepare
-        What batches pass first, of which the name is kept.
+        What batches pass first: of a function the name is kept, of an object what it holds too.
     """
     found = {name: one for part, whole in parts.items() for name, one in described(part, whole)}
     found |= {"data": data_digest(x), "prepare": plain_text(prepare)}
@@ -68,50 +71,74 @@ def data_digest(x: Tensor) -> str:
     return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)} sha256 {digest}"
 
 
-def described(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def described(name: str, value: Any, seen: set[int] | None = None) -> Iterator[tuple[str, str]]:
     """Yield (name, text) of an object and of all its settings; what is learned has its shape.
+
+    `seen` are the objects of one's own classes that have been described: none is a second time.
 
     Examples
     --------
     >>> dict(described("layer", nn.Linear(3, 2, bias=False)))["layer.weight"]
     'learned (2, 3)'
     """
+    seen = set() if seen is None else seen
     if isinstance(value, nn.Module):
         yield name, type(value).__qualname__
-        yield from _of_module(name, value)
+        yield from _of_module(name, value, seen)
     elif is_dataclass(value) and not isinstance(value, type):
         yield name, type(value).__qualname__
         for one in fields(value):
-            yield from described(f"{name}.{one.name}", getattr(value, one.name))
+            yield from described(f"{name}.{one.name}", getattr(value, one.name), seen)
     elif isinstance(value, Mapping):
         for key in value:
-            yield from described(f"{name}.{key}", value[key])
+            yield from described(f"{name}.{key}", value[key], seen)
     elif isinstance(value, Sequence) and not isinstance(value, str) and any(map(_deep, value)):
         for place, one in enumerate(value):
-            yield from described(f"{name}.{place}", one)
+            yield from described(f"{name}.{place}", one, seen)
+    elif _is_own(value):
+        yield name, type(value).__qualname__
+        if id(value) not in seen:
+            seen.add(id(value))
+            for key, one in _attributes(value):
+                yield from described(f"{name}.{key}", one, seen)
     else:
-        yield name, plain_text(value)
+        yield name, plain_text(value, seen)
 
 
-def plain_text(value: Any) -> str:
-    """Return a text for a value that holds no address in memory."""
-    if isinstance(value, np.ndarray):
-        return data_digest(torch.as_tensor(value.copy()))
+def plain_text(value: Any, seen: set[int] | None = None) -> str:
+    """Return a text for a value that holds no address in memory; `seen` as for `described`."""
+    seen = set() if seen is None else seen
+
+    def joined(values: Iterable[Any]) -> str:
+        return ", ".join(plain_text(one, seen) for one in values)
+
     if isinstance(value, Tensor):
-        return data_digest(value)
+        return data_digest(value.detach().to_dense())
+    if _is_array(value) and not isinstance(value, np.generic):
+        array = np.asarray(value)
+        if array.dtype.kind not in "biufc":
+            return joined([array.tolist()])
+        return data_digest(torch.as_tensor(array.astype(array.dtype.newbyteorder("="))))
     if isinstance(value, partial):
-        inner = ", ".join(map(plain_text, (*value.args, *value.keywords.items())))
-        return f"partial({plain_text(value.func)}, {inner})"
+        inner = joined((*value.args, *value.keywords.items()))
+        return f"partial({plain_text(value.func, seen)}, {inner})"
     if is_dataclass(value) and not isinstance(value, type):
         inner = ", ".join(
-            f"{one.name}={plain_text(getattr(value, one.name))}" for one in fields(value)
+            f"{one.name}={plain_text(getattr(value, one.name), seen)}" for one in fields(value)
         )
         return f"{type(value).__qualname__}({inner})"
+    if _is_own(value):
+        (_, kind), *held = described("", value, seen)
+        return f"{kind}({', '.join(f'{key[1:]}={text}' for key, text in held)})"
+    if isinstance(value, MethodType) and not isinstance(value.__self__, type | nn.Module):
+        return f"{value.__qualname__} of {plain_text(value.__self__, seen)}"
     if callable(value):
         return str(getattr(value, "__qualname__", type(value).__qualname__))
     if isinstance(value, list | tuple):
-        return f"({', '.join(map(plain_text, value))})"
-    plain = value is None or isinstance(value, bool | int | float | complex | str)
+        return f"({joined(value)})"
+    if isinstance(value, Mapping):
+        return f"{{{joined(value.items())}}}"
+    plain = value is None or isinstance(value, bool | int | float | complex | str | np.generic)
     return repr(value) if plain else type(value).__qualname__
 
 
@@ -192,21 +219,48 @@ def _different(where: str, saved: Mapping[str, Any], own: Mapping[str, Any]) -> 
     return refusal(where, found, expected, "Train in a new folder.")
 
 
-def _of_module(name: str, module: nn.Module) -> Iterator[tuple[str, str]]:
+def _of_module(name: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[str, str]]:
     for key, value in vars(module).items():
         if not key.startswith("_") and key != "training":
-            yield from described(f"{name}.{key}", value)
+            yield from described(f"{name}.{key}", value, seen)
     for key, one in module.named_parameters(recurse=False):
         kind = "learned" if one.requires_grad else "fixed"
         yield f"{name}.{key}", f"{kind} {tuple(one.shape)}"
     for key, buffer in module.named_buffers(recurse=False):
         yield f"{name}.{key}", f"buffer {tuple(buffer.shape)}"
     for key, child in module.named_children():
-        yield from described(f"{name}.{key}", child)
+        yield from described(f"{name}.{key}", child, seen)
 
 
 def _deep(value: Any) -> bool:
     """Whether a member of a sequence has settings of its own."""
-    return isinstance(value, nn.Module | Mapping) or (
-        is_dataclass(value) and not isinstance(value, type)
-    )
+    is_module = isinstance(value, nn.Module | Mapping)
+    return is_module or (is_dataclass(value) and not isinstance(value, type)) or _is_own(value)
+
+
+def _is_own(value: Any) -> bool:
+    """Whether a value is of a class that says nothing of what it is but by its attributes."""
+    known = type, nn.Module, Mapping, Sequence, Set, int, float, complex
+    is_named = getattr(value, "__qualname__", None) is not None  # what acts as a function
+    is_standard = type(value).__module__.partition(".")[0] in sys.stdlib_module_names
+    if isinstance(value, known) or is_dataclass(value) or is_named or is_standard:
+        return False
+    return not _is_array(value) and any(_attributes(value))
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a value is an array, or turns into one: a tensor, a table."""
+    return not isinstance(value, type) and getattr(value, "__array__", None) is not None
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of all that an object holds, in slots too."""
+    yield from getattr(value, "__dict__", {}).items()
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            private = slot.startswith("__") and not slot.endswith("__")
+            key = f"_{kind.__name__.lstrip('_')}{slot}" if private else slot
+            held = getattr(value, key, MISSING)
+            if slot not in ("__dict__", "__weakref__") and held is not MISSING:
+                yield slot, held

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from pcsim.deep.networks import ACTIVATIONS, FullyConnected, glorot, linear, normalized
+from pcsim.deep.networks import (
+    ACTIVATIONS,
+    FullyConnected,
+    check_sizes,
+    glorot,
+    linear,
+    normalized,
+    seeded,
+)
 from pcsim.messages import check_choice, check_integer, refusal
 
 __all__ = ["Convolutional", "ConvolutionalDecoder", "ConvolutionalEncoder"]
@@ -48,7 +56,8 @@ class ConvolutionalEncoder(nn.Module):
         where = "ConvolutionalEncoder"
         self.shape = _shape(where, shape)
         self.activation = check_choice(where, "activation", activation, ACTIVATIONS)
-        generator = generator or torch.Generator().manual_seed(0)
+        channels = check_sizes(where, "channels", channels)
+        generator = seeded(where, generator)
         sizes = halvings(self.shape[1:], len(channels))
         self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
         before = self.shape[0]
@@ -107,9 +116,10 @@ class ConvolutionalDecoder(nn.Module):
         self.n_in = check_integer(where, "n_in", n_in, low=1)
         self.shape = _shape(where, shape)
         self.activation = check_choice(where, "activation", activation, ACTIVATIONS)
+        channels = check_sizes(where, "channels", channels)
         if not channels:
             raise ValueError(refusal(where, "channels ()", "one a layer", "Give at least one."))
-        generator = generator or torch.Generator().manual_seed(0)
+        generator = seeded(where, generator)
         sizes = halvings(self.shape[1:], len(channels))[::-1]
         self.start = (channels[0], *sizes[0])
         self.lift = linear(self.n_in, _product(self.start), generator)
@@ -171,6 +181,13 @@ class Convolutional:
     link: str = "highway"
     """Of the fully connected layers."""
     normalization: str | None = None
+
+    def __post_init__(self) -> None:
+        check_sizes("Convolutional", "channels", self.channels)
+        widths = self.widths
+        if not isinstance(widths, Sequence) or any(not isinstance(w, Sequence) for w in widths):
+            found, advice = f"widths {widths!r}", "Write ((32,),) for one level of one layer."
+            raise TypeError(refusal("Convolutional", found, "one list of widths a level", advice))
 
     def __call__(self, level: int, sizes: Sequence[int], generator: torch.Generator) -> nn.Module:
         """Return the network of a level whose input has parts of these sizes."""

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 
 from pcsim.deep.draw import Draw, Levels, bottom_first, interleaved, leaves, prior_chain
 from pcsim.deep.gaussians import bounded, log_density, noise
+from pcsim.deep.networks import check_sizes, seeded
 from pcsim.messages import check_choice, check_integer, refusal
 
 __all__ = ["KINDS", "Flow", "Flowed", "Planar"]
@@ -20,7 +21,8 @@ class Planar(nn.Module):
     r"""One planar step, :math:`z' = z + \hat u \tanh(w^\top z + b)`.
 
     :math:`\hat u = u + (\mathrm{softplus}(w^\top u) - 1 - w^\top u) w / |w|^2` keeps it invertible.
-    With a context, a linear map of it is added to :math:`u`, :math:`w` and :math:`b`. Where
+    With a context, a linear map of it is added to :math:`u`, :math:`w` and :math:`b`; without, the
+    map is an empty buffer, so that every parameter has a gradient. Where
     :math:`w = 0` the step is a shift by :math:`u \tanh b`, which is invertible as it is.
 
     References
@@ -28,11 +30,17 @@ class Planar(nn.Module):
     Rezende and Mohamed (2015), https://arxiv.org/abs/1505.05770
     """
 
+    of_context: Tensor
+
     def __init__(self, n: int, n_context: int, generator: torch.Generator) -> None:
         super().__init__()
         self.n = n
         self.vectors = nn.Parameter(0.1 * torch.randn(2 * n + 1, generator=generator))
-        self.of_context = nn.Parameter(torch.zeros(2 * n + 1, n_context))
+        of_context = torch.zeros(2 * n + 1, n_context)
+        if n_context:
+            self.of_context = nn.Parameter(of_context)
+        else:
+            self.register_buffer("of_context", of_context)
 
     def forward(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the moved points (..., n) and the log determinant (...)."""
@@ -122,16 +130,12 @@ class Flow(nn.Module):
         super().__init__()
         self.n = check_integer("Flow", "n", n, low=1)
         check_choice("Flow", "kind", kind, KINDS)
-        if not isinstance(widths, Sequence):
-            found, advice = f"widths {widths!r}", "Write (8,) for one hidden layer of eight."
-            raise TypeError(refusal("Flow", found, "a size a layer", advice))
-        for width in widths:
-            check_integer("Flow", "width", width, low=1)
+        widths = check_sizes("Flow", "widths", widths)
         check_integer("Flow", "n_steps", n_steps, low=1)
         if kind == "coupling" and n < 2:
             advice = "Take 'inverse_autoregressive' or 'planar'."
             raise ValueError(refusal("Flow", f"coupling of {n} latent", "at least 2", advice))
-        generator = generator or torch.Generator().manual_seed(0)
+        generator = seeded("Flow", generator)
         self.n_context = check_integer("Flow", "n_context", n_context)
         make = KINDS[kind]
         if make is None:
@@ -220,7 +224,7 @@ class Flowed:
     ) -> Flowed:
         """Start the Gaussians at the prior, each level given the means of the level above.
 
-        Flows take the number type of the model.
+        Flows take the number type of the model. A context of one row is that of every example.
 
         Raises
         ------
@@ -232,6 +236,8 @@ class Flowed:
         for flow in flows:
             if next(flow.parameters()).dtype != mean[0].dtype:
                 flow.to(dtype=mean[0].dtype)
+        if context is not None and len(context) != n_examples:
+            context = context.expand(n_examples, -1)
         return cls(mean, log_variance, flows, context)
 
     @property

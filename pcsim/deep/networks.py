@@ -16,12 +16,14 @@ __all__ = [
     "ACTIVATIONS",
     "FullyConnected",
     "TwoStreams",
+    "check_sizes",
     "evaluating",
     "glorot",
     "linear",
     "mixed",
     "normalized",
     "normalizer",
+    "seeded",
 ]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -74,14 +76,13 @@ class FullyConnected(nn.Module):
     ) -> None:
         super().__init__()
         where = "FullyConnected"
-        generator = generator or torch.Generator().manual_seed(0)
+        generator = seeded(where, generator)
         self.n_in = check_integer(where, "n_in", n_in, low=1)
         self.link = check_choice(where, "link", link, LINKS)
         self.activation = check_choice(where, "activation", activation, ACTIVATIONS)
         self.linears, self.gates, self.norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         size = self.n_in
-        for width in widths:
-            width = check_integer(where, "width", width, low=1)
+        for width in check_sizes(where, "widths", widths):
             gated = link == "highway" and width == size
             self.linears.append(linear(size, width, generator))
             self.gates.append(linear(size, width, generator) if gated else nn.Identity())
@@ -154,6 +155,27 @@ def evaluating(*parts: object) -> Iterator[None]:
     finally:
         for one, training in zip(modules, before, strict=True):
             one.training = training
+
+
+def check_sizes(where: str, name: str, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Return the size of each layer, or refuse one number in place of many."""
+    try:
+        each = tuple(sizes)
+    except TypeError:
+        advice = f"Write ({sizes!r},) for one layer."
+        found = f"{name} {sizes!r}"
+        raise TypeError(refusal(where, found, "a size a layer", advice)) from None
+    return tuple(check_integer(where, name, size, low=1) for size in each)
+
+
+def seeded(where: str, generator: torch.Generator | None) -> torch.Generator:
+    """Return the generator of a module's weights: of seed 0 where none is given."""
+    if generator is None:
+        return torch.Generator().manual_seed(0)
+    if not isinstance(generator, torch.Generator):
+        found, advice = f"generator {generator!r}", "Pass torch.Generator().manual_seed(seed)."
+        raise TypeError(refusal(where, found, "a torch.Generator or None", advice))
+    return generator
 
 
 def linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:

@@ -151,6 +151,24 @@ def test_twin_has_the_free_energy_of_the_hierarchy(inner, outer, priors, rng):
     np.testing.assert_allclose(np.diff(found), np.diff(expected), rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("priors", PRIORS)
+def test_priors_of_arrays_add_their_energies_in_the_type_of_the_model(dtype, priors, rng):
+    """Against the priors on NumPy in double precision: nothing of them is rounded on the way."""
+    given = PRIORS[priors]
+    plain = LatentGaussian(5, (4, 3)).to(dtype)
+    model = LatentGaussian(5, (4, 3), priors=given).to(dtype)
+    z = [rng.normal(size=(6, n)) for n in (4, 3)]
+    q = Point(tuple(torch.as_tensor(one).to(dtype) for one in z))
+    x = torch.as_tensor(rng.integers(0, 2, size=(6, 5))).to(dtype)
+    with torch.no_grad():
+        found = model.free_energy(x, q).total - plain.free_energy(x, q).total
+    expected = sum(prior.energy(one, np) for prior, one in zip(given, z, strict=True))
+    assert found.dtype == dtype
+    tolerance = {"rtol": 0, "atol": 1e-12 if dtype == torch.float64 else 2e-5}
+    np.testing.assert_allclose(found, expected, **tolerance)
+
+
 @pytest.mark.parametrize("priors", PRIORS)
 def test_twin_ends_where_gauss_newton_does(priors, rng):
     hierarchy = random_hierarchy(rng, "tanh", "linear", PRIORS[priors])

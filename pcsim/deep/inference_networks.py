@@ -28,8 +28,8 @@ Builder = Callable[[int, Sequence[int], torch.Generator], nn.Module]
 """(level from 1, sizes of the parts of its input in a row, randomness) -> a network with `n_in`,
 the sum of the sizes, and `n_out`. A direct network's first level has one part, the data; an
 iterative one's has those of its encoding, and each level above ends with the features below."""
-Made = tuple[int, list[tuple[int, ...]]]
-"""Inputs of the model, and the shape of each parameter of one example's posterior."""
+Made = tuple[int, tuple[int, ...], list[tuple[int, ...]]]
+"""Inputs of the model, its latents, and the shape of each parameter of one example's posterior."""
 USUAL: Mapping[str, Any] = {"activation": "elu", "link": "highway", "normalization": None}
 
 
@@ -91,7 +91,7 @@ def check_normalised(where: str, level: int, sizes: Sequence[int]) -> None:
 
 def made_for(model: LatentGaussian, q: Posterior) -> Made:
     """Return what a network must be made for to infer `q` of this model."""
-    return model.n_x, [tuple(one.shape[1:]) for one in q.parameters]
+    return model.n_x, model.n_z, [tuple(one.shape[1:]) for one in q.parameters]
 
 
 def check_made_for(where: str, made: Made, model: LatentGaussian, q: Posterior) -> None:
@@ -99,8 +99,8 @@ def check_made_for(where: str, made: Made, model: LatentGaussian, q: Posterior) 
     now = made_for(model, q)
     if now != made:
         found, expected = (
-            f"a model of {n_x} inputs and posterior parameters of shapes {shapes}"
-            for n_x, shapes in (now, made)
+            f"a model of {n_x} inputs and {n_z} latents, posterior parameters of shapes {shapes}"
+            for n_x, n_z, shapes in (now, made)
         )
         advice = "Make the inference anew for this model."
         raise ValueError(refusal(where, found, f"{expected}, as it was made for", advice))

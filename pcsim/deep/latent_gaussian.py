@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pcsim.deep.draw import Posterior
 from pcsim.deep.gaussians import LOG_VARIANCE_LIMIT, bounded, noise
-from pcsim.deep.networks import FullyConnected, evaluating
+from pcsim.deep.networks import FullyConnected, evaluating, seeded
 from pcsim.deep.objective import PLAIN, FreeEnergy, Objective, Terms
 from pcsim.deep.outputs import LOG_PRECISION_LIMITS, Bernoulli, Output
+from pcsim.deep.posteriors import Flowed, FullCovariance, MeanField, Point, TopDown
 from pcsim.messages import check_choice, check_integer, check_number, check_object, refusal
-from pcsim.priors import Prior
+from pcsim.priors import Flat, GaussianPrior, Prior
 
 __all__ = ["LatentGaussian", "check_learnable"]
 
@@ -49,7 +53,8 @@ class LatentGaussian(nn.Module):
     priors
         One more prior a latent level (`pcsim.priors`), on top of the prediction from above and not
         renormalised, as in `pcsim.hierarchy.Hierarchy`: sparse ones for instance. Their energies
-        count with the reconstruction. None where a level has no other.
+        count with the reconstruction. None where a level has no other. With such priors p(x, z)
+        lacks its constant, and so do free energies and estimates of log p(x); `sample` refuses.
     generator
         Randomness of the heads' weights. Without, seed 0 is taken.
     """
@@ -80,8 +85,8 @@ class LatentGaussian(nn.Module):
         check_object("LatentGaussian", "output", self.output, "log_prob", kind)
         self.prior_precision = _checked(prior_precision)
         check_choice("LatentGaussian", "top_prior", top_prior, ("standard", "learned"))
-        self.priors = _fitting(self.n_z, priors)
-        generator = generator or torch.Generator().manual_seed(0)
+        self._given_priors = _fitting(self.n_z, priors)
+        generator = seeded("LatentGaussian", generator)
         networks = self._decoders(decoders)
         n_heads = 2 if prior_precision == "predicted" else 1
         sizes = [(self.n_x, self.output.n_parameters), *((n, n_heads) for n in self.n_z[:-1])]
@@ -91,6 +96,13 @@ class LatentGaussian(nn.Module):
             for d, (n, k) in zip(networks, sizes, strict=True)
         )
         self._learned(top_prior)
+        self.priors = _alike(self._given_priors, self.top)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What torch calls to move and convert a module: the arrays of priors go with the latents.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.priors = _alike(self._given_priors, self.top)
+        return self
 
     def _decoders(self, given: Sequence[nn.Module] | None) -> list[nn.Module]:
         where = "LatentGaussian"
@@ -167,8 +179,16 @@ class LatentGaussian(nn.Module):
         -------
         x : (n, n_x)
         z : (n, n_l) a level, bottom first
+
+        Raises
+        ------
+        ValueError
+            If the model has further `priors`: what it is then cannot be drawn level by level.
         """
         n = check_integer("sample", "n", n)
+        if any(prior is not None for prior in self.priors):
+            found, advice = "a model with further priors", "Leave out priors to sample."
+            raise ValueError(refusal("sample", found, "levels given those above alone", advice))
         z: list[Tensor] = []
         above: Tensor | None = None
         with evaluating(self):
@@ -197,6 +217,7 @@ class LatentGaussian(nn.Module):
             found = f"q {q.__name__}" if isinstance(q, type) else f"q of type {type(q).__name__}"
             advice = "Give what infer(...) ended at: its q."
             raise TypeError(refusal("free_energy", found, "a posterior", advice))
+        self._check_fits(q)
         draw = q.sample(self, n_samples, generator, reparameterized=reparameterized)
         if draw.z[0].shape[1] != len(x):
             found, expected = f"q of {draw.z[0].shape[1]} examples", f"{len(x)}, as in x"
@@ -206,6 +227,22 @@ class LatentGaussian(nn.Module):
             if prior is not None:
                 log_likelihood = log_likelihood - prior.energy(z, torch)
         return Terms(draw, log_likelihood)
+
+    def _check_fits(self, q: Posterior) -> None:
+        advice = "Give a q that was inferred with this model."
+        sizes = self.n_z
+        if isinstance(q, FullCovariance):
+            sizes = tuple(q.sizes)
+        elif isinstance(q, MeanField | TopDown | Point | Flowed):
+            sizes = tuple(one.shape[-1] for one in q.mean)
+        if sizes != self.n_z:
+            found, expected = f"q of levels of {sizes} latents", f"{self.n_z}, as the model has"
+            raise ValueError(refusal("free_energy", found, expected, advice))
+        for one in q.parameters:
+            if (one.dtype, one.device) != (self.top.dtype, self.top.device):
+                found = f"q of {str(one.dtype).removeprefix('torch.')} on {one.device}"
+                own = f"{str(self.top.dtype).removeprefix('torch.')} on {self.top.device}"
+                raise ValueError(refusal("free_energy", found, f"{own}, as the model", advice))
 
     def free_energy(
         self,
@@ -251,12 +288,49 @@ def check_learnable(where: str, precisions: Sequence[Tensor]) -> None:
 def _fitting(
     n_z: tuple[int, ...], priors: Sequence[Prior | None] | None
 ) -> tuple[Prior | None, ...]:
-    given = (None,) * len(n_z) if priors is None else tuple(priors)
-    if len(given) != len(n_z):
-        found, expected = f"{len(given)} priors", f"{len(n_z)}, one a latent level"
+    if priors is None:
+        return (None,) * len(n_z)
+    if not isinstance(priors, Sequence):
+        found, advice = f"priors {type(priors).__name__}", "Write [prior] for one level."
+        raise TypeError(refusal("LatentGaussian", found, "a list of priors, one a level", advice))
+    if len(priors) != len(n_z):
+        found, expected = f"{len(priors)} priors", f"{len(n_z)}, one a latent level"
         advice = "Give None to a level without one."
         raise ValueError(refusal("LatentGaussian", found, expected, advice))
-    return given
+    return tuple(_fitted(level, prior, n_z[level]) for level, prior in enumerate(priors))
+
+
+def _fitted(level: int, prior: Prior | None, n: int) -> Prior | None:
+    if prior is None or isinstance(prior, Flat):
+        return None
+    name = f"priors[{level}]"
+    check_object("LatentGaussian", name, prior, "energy", "a prior, such as SparsePrior(), or None")
+    if not isinstance(prior, GaussianPrior):
+        return prior
+    for part, shapes in (("mean", ((), (n,))), ("precision", ((), (n,), (n, n)))):
+        shape = tuple(np.shape(getattr(prior, part)))
+        if shape not in shapes:
+            found = f"{name} with a {part} of shape {shape}"
+            expected = f"a number or {' or '.join(map(str, shapes[1:]))}, as level {level + 1} has"
+            raise ValueError(refusal("LatentGaussian", found, expected, "Give one per latent."))
+    return _with_arrays(
+        prior, lambda v: torch.as_tensor(v if isinstance(v, Tensor) else np.array(v)).double()
+    )
+
+
+def _alike(priors: tuple[Prior | None, ...], like: Tensor) -> tuple[Prior | None, ...]:
+    return tuple(
+        _with_arrays(one, lambda v: v.to(like)) if isinstance(one, GaussianPrior) else one
+        for one in priors
+    )
+
+
+def _with_arrays(prior: GaussianPrior, convert: Callable[[Any], Tensor]) -> GaussianPrior:
+    made = copy.copy(prior)  # it was checked when it was made: single precision might not pass
+    for name in ("mean", "precision"):
+        value = getattr(prior, name)
+        object.__setattr__(made, name, value if isinstance(value, float) else convert(value))
+    return made
 
 
 def _checked(precision: Precision) -> Precision:

@@ -12,7 +12,7 @@ from pcsim.deep.outputs import Gaussian
 from pcsim.hierarchy import Hierarchy
 from pcsim.messages import refusal
 from pcsim.nonlinearity import Nonlinearity
-from pcsim.priors import Flat, GaussianPrior, Prior
+from pcsim.priors import GaussianPrior
 
 __all__ = ["twin_of"]
 
@@ -55,7 +55,6 @@ def twin_of(hierarchy: Hierarchy) -> LatentGaussian:
     precisions = [level.precision for level in hierarchy.levels]
     precisions += [top.precision] if own and isinstance(top, GaussianPrior) else []
     check_learnable("twin_of", [torch.as_tensor(np.atleast_1d(one).copy()) for one in precisions])
-    others = [_on_torch(prior) for prior in hierarchy.priors]
     model = LatentGaussian(
         hierarchy.sizes[0],
         hierarchy.sizes[1:],
@@ -63,7 +62,7 @@ def twin_of(hierarchy: Hierarchy) -> LatentGaussian:
         prior_precision="feature",
         top_prior="learned",
         decoders=[_Decoder(v.n_above, v.inner, v.outer) for v in hierarchy.levels],
-        priors=[*others[:-1], None if own else others[-1]],
+        priors=[*hierarchy.priors[:-1], None if own else top],
     ).double()
     _fill(model, hierarchy)
     with torch.no_grad():
@@ -108,15 +107,3 @@ def _fill(model: LatentGaussian, hierarchy: Hierarchy) -> None:
             assert isinstance(precision, nn.Parameter)
             head.weights.weight.copy_(torch.as_tensor(np.array(level.weights)))
             precision.copy_(torch.as_tensor(np.log(np.array(level.precision))))
-
-
-def _on_torch(prior: Prior) -> Prior | None:
-    if isinstance(prior, Flat):
-        return None
-    if not isinstance(prior, GaussianPrior):
-        return prior
-    mean, precision = (
-        v if isinstance(v, float) else torch.as_tensor(np.array(v, dtype=np.float64))
-        for v in (prior.mean, prior.precision)
-    )
-    return GaussianPrior(mean, precision)

@@ -128,6 +128,63 @@ def test_a_folder_of_before_is_restored_by_its_histories(stale, tmp_path):
     assert same(left(tmp_path), expected)
 
 
+def without(file, change):
+    """Write a checkpoint anew without something that it had."""
+    found, record = load_checkpoint(file)
+    change(found, record)
+    save_checkpoint(file, found, record)
+
+
+def forget(record, name, value=None):
+    record.pop(name)
+    if value is not None:
+        record[name] = value
+
+
+DAMAGES = {
+    "no history": (lambda _, record: forget(record, "history"), "history is missing or damaged"),
+    "no epochs": (lambda _, record: forget(record, "history", []), "history is missing or damaged"),
+    "no entry": (
+        lambda _, record: forget(record["history"][0], "validation"), "missing or damaged",
+    ),
+    "a word": (
+        lambda _, record: forget(record["history"][1], "train", "low"), "missing or damaged",
+    ),
+    "no squares": (
+        lambda found, _: forget(found, "optimiser.0.exp_avg_sq"), "state 'optimiser.0.exp_avg_sq'",
+    ),
+    "no state": (
+        lambda found, _: [found.pop(name) for name in list(found) if "optimiser" in name],
+        "no optimiser state 'optimiser.0.step'",
+    ),
+    "no multiplier": (lambda _, record: forget(record, "log_multiplier"), "log_multiplier None"),
+    "identity": (lambda _, record: forget(record, "identity", ["Direct"]), "expected model 'Lat"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(DAMAGES))
+def test_a_checkpoint_that_is_damaged_inside_is_not_gone_on_with(name, tmp_path, refused):
+    change, words = DAMAGES[name]
+    run(tmp_path, n_epochs=2, kl_target=1.5)
+    file = tmp_path / "last.safetensors"
+    without(file, change)
+    before = file.read_bytes()
+    message = refused(run, tmp_path, n_epochs=3, kl_target=1.5)
+    assert words in message
+    assert "rain in a new folder" in message
+    assert file.read_bytes() == before
+    if "history" in words or "damaged" in words:
+        assert "take another copy" in refused(left, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors"])
+def test_best_weights_of_no_history_are_refused(name, tmp_path, refused):
+    run(tmp_path, n_epochs=2, patience=5)
+    without(tmp_path / name, DAMAGES["no history"][0])
+    for ask in (lambda: run(tmp_path, n_epochs=3, patience=5), lambda: left(tmp_path)):
+        assert f"load_checkpoint {name}: found a checkpoint whose history" in refused(ask)
+
+
 def freeze(modules, part):
     modules[part].requires_grad_(False)
     return modules

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pcsim.deep.checkpoint import load_checkpoint, load_module
+from pcsim.deep.checkpoint import load_module, load_run
 from pcsim.deep.inference import Inference
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.run_identity import check_restored
@@ -67,7 +67,7 @@ def _kept_best(folder: Path, history: Sequence[Any]) -> Checkpoint | None:
     """Return the best checkpoint if it is that of this history, or else None."""
     if not (folder / BEST).exists():
         return None
-    tensors, record = load_checkpoint(folder / BEST)
+    tensors, record = load_run(folder / BEST)
     past = record["history"]
     n_shared = min(len(past), len(history))
     is_same = past[:n_shared] == list(history[:n_shared])
@@ -111,8 +111,8 @@ def restore_modules(
 def _left(where: str, folder: Path) -> Checkpoint:
     """Return the checkpoint that holds what a run ended with."""
     if not (folder / LAST).exists() and (folder / BEST).exists():
-        return load_checkpoint(folder / BEST)
-    last = load_checkpoint(folder / LAST)
+        return load_run(folder / BEST)
+    last = load_run(folder / LAST)
     record = last[1]
     # One from before there was this entry does not tell whether it had patience.
     best = record.get("best_epoch", "unknown")

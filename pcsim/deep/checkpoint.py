@@ -17,14 +17,17 @@ from pcsim.messages import refusal
 from pcsim.storage import atomic_path, to_plain
 
 __all__ = [
+    "DAMAGED",
     "load_checkpoint",
     "load_module",
+    "load_run",
     "optimiser_tensors",
     "restore_optimiser",
     "save_checkpoint",
 ]
 
 FORMAT = "pcsim-checkpoint-1"
+DAMAGED = "The file is damaged: take another copy of it, or train in a new folder."
 
 
 def save_checkpoint(
@@ -85,6 +88,24 @@ def _record(where: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     return record
 
 
+def load_run(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint as `load_checkpoint` does, of which the record has a history of epochs."""
+    tensors, record = load_checkpoint(path)
+    history = record.get("history")
+    if not isinstance(history, list) or not history or not all(map(_is_epoch, history)):
+        found = "a checkpoint whose history is missing or damaged"
+        where, expected = f"load_checkpoint {Path(path).name}", "what each epoch ended at"
+        raise ValueError(refusal(where, found, expected, DAMAGED))
+    return tensors, record
+
+
+def _is_epoch(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not {"epoch", "train", "validation"} <= set(entry):
+        return False
+    is_judged = isinstance(entry["validation"], float | int | None)
+    return is_judged and isinstance(entry["train"], float | int)
+
+
 def load_module(where: str, module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
     """Copy the tensors whose names start with `prefix` into a module, all or none.
 
@@ -135,10 +156,12 @@ def restore_optimiser(
 ) -> None:
     """Give an optimiser the state that `optimiser_tensors` took from one of the same parameters.
 
+    A parameter that has had no gradient has no state.
+
     Raises
     ------
     ValueError
-        If the state does not fit the parameters.
+        If the state does not fit the parameters, or is missing: all of it, or a part of one's.
     """
     whole = optimiser.state_dict()
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
@@ -154,4 +177,16 @@ def restore_optimiser(
             expected = f"the state of {len(parameters)} parameters"
             raise ValueError(refusal(where, found, expected, "Train in a new folder."))
         state.setdefault(number, {})[name] = value
+    for number, entry in (state or {0: {}}).items():
+        for name in _remembered(optimiser):
+            if name not in entry:
+                found, expected = f"no optimiser state '{prefix}{number}.{name}'", "that of the run"
+                raise ValueError(refusal(where, found, expected, DAMAGED))
     optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+
+
+def _remembered(optimiser: torch.optim.Optimizer) -> tuple[str, ...]:
+    """Return what an optimiser remembers of a parameter from step to step."""
+    if isinstance(optimiser, torch.optim.Adam | torch.optim.AdamW):
+        return ("step", "exp_avg", "exp_avg_sq")
+    return ("momentum_buffer",) if optimiser.defaults.get("momentum") else ()

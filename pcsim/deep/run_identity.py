@@ -161,7 +161,7 @@ def check_identity(where: str, saved: Any, own: Mapping[str, str]) -> None:
         advice = "Make sure that both are the same, or train in a new folder."
         warnings.warn(refusal(where, found, expected, advice), UserWarning, stacklevel=3)
     elif saved != own:
-        raise ValueError(_different(where, saved, own))
+        raise ValueError(_different(where, saved if isinstance(saved, Mapping) else {}, own))
 
 
 def check_fixed(where: str, module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:

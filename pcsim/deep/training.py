@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsim.deep.best_weights import restore
+from pcsim.deep.checkpoint import DAMAGED
 from pcsim.deep.distributed import Workers, share_of, workers
 from pcsim.deep.grad_mode import ordinary, recording
 from pcsim.deep.inference import Evaluation, Inference, check_rows, infer
@@ -38,6 +39,7 @@ from pcsim.deep.training_step import (
     shuffled,
     torch_settings,
 )
+from pcsim.messages import refusal
 
 __all__ = ["Trained", "TrainingSettings", "restore", "train"]
 
@@ -252,5 +254,8 @@ class Run(TrainingRun):
     def take(self, record: Mapping[str, Any]) -> None:
         """Take the multiplier back."""
         if self.constraint is not None:
-            multiplier = float(record["log_multiplier"])
-            self.constraint = replace(self.constraint, log_multiplier=multiplier)
+            multiplier = record.get("log_multiplier")
+            if not isinstance(multiplier, float | int):
+                where, found = f"train in {self.folder}", f"a log_multiplier {multiplier!r}"
+                raise ValueError(refusal(where, found, "that of `kl_target`", DAMAGED))
+            self.constraint = replace(self.constraint, log_multiplier=float(multiplier))

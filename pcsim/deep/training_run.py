@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 
 from pcsim.deep.best_weights import BEST, LAST, best_epoch, best_so_far, score
 from pcsim.deep.checkpoint import (
-    load_checkpoint,
     load_module,
+    load_run,
     optimiser_tensors,
     restore_optimiser,
     save_checkpoint,
@@ -204,7 +204,7 @@ class TrainingRun(ABC):
         if self.folder is None or not (self.folder / LAST).exists():
             return
         where = f"{self.where} in {self.folder}"
-        tensors, record = load_checkpoint(self.folder / LAST)
+        tensors, record = load_run(self.folder / LAST)
         check_same(where, record.get("settings"), self.epochs.record())
         if self.identity is not None:
             check_identity(where, record.get("identity"), self.identity)

@@ -19,7 +19,7 @@ from pcsim.deep.pc_energy import CrossEntropy, SquaredError
 from pcsim.deep.pc_functions import CODES, kind_of
 from pcsim.deep.pc_network import Node, PCNetwork
 from pcsim.deep.pc_plain import own_parameters, runs_as
-from pcsim.deep.pc_subgraph import Operation
+from pcsim.deep.pc_subgraph import Operation, operation_name
 
 __all__ = ["Chain", "Link", "chain_of", "is_supervised"]
 
@@ -157,8 +157,7 @@ def parts_of(node: Node) -> list[nn.Module | str | None]:
         elif is_flattening(step):
             found.append(FLATTEN)
         else:
-            name = getattr(step.target, "__name__", step.target)
-            found.append(CALLS.get(name) if alone and isinstance(name, str) else None)
+            found.append(CALLS.get(operation_name(step.target)) if alone else None)
     return found
 
 
@@ -172,7 +171,7 @@ def is_flatten(part: nn.Module) -> bool:
 
 def is_flattening(step: Operation) -> bool:
     """Return whether an operation is `torch.flatten(x, 1)` or `x.flatten(1)`."""
-    if getattr(step.target, "__name__", step.target) != FLATTEN or step.kind == "get_attr":
+    if operation_name(step.target) != FLATTEN or step.kind == "get_attr":
         return False
     settings = {
         **dict(zip(("start_dim", "end_dim"), step.arguments[1:], strict=False)),

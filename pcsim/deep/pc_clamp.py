@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pcsim.deep.grad_mode import ordinary
-from pcsim.deep.pc_energy import CrossEntropy, Energy, Seen, SquaredError
+from pcsim.deep.pc_checks import (
+    check_free,
+    check_precision,
+    check_seen,
+    check_shape,
+    check_target,
+    check_together,
+    check_type,
+    check_values,
+)
+from pcsim.deep.pc_energy import Seen, SquaredError
 from pcsim.deep.pc_network import PCNetwork, States, for_all
 from pcsim.messages import refusal
 
@@ -52,7 +61,8 @@ class Problem:
     start: States
     """Activities of all nodes but idle ones."""
     unseen: States
-    """Node held in part that predicts nothing -> its other units: idle, as free such nodes are."""
+    """Node -> units that are idle in some examples: of outputs, what was not held; of hidden nodes,
+    where nothing is held below them."""
     at_rest: bool = False
     """Whether free nodes start where their parents predict them."""
 
@@ -89,10 +99,10 @@ class Problem:
         with torch.no_grad():
             n = len(next(iter(given.values())))
             found = self.network.feedforward(given, n_examples=n)
-            for name, unseen in self.unseen.items():
+            for name in [name for name in self.network.nodes if name in self.unseen]:
                 mean = self.network.nodes[name].energy.mean(self.predict(name, found))
-                found[name] = torch.where(unseen, mean, found[name])
-        return found
+                found[name] = torch.where(self.unseen[name], mean, found[name])
+        return {name: own(state) for name, state in found.items()}
 
 
 def pose(
@@ -120,6 +130,13 @@ def pose(
         If a name is not a node, values are no finite floats or differ in batch, type or device, or
         a node is free that its energy does not hold (cross-entropy, unless nothing depends on it).
     """
+    if not isinstance(network, PCNetwork):
+        found, advice = f"a network of type {type(network).__name__}", "Take predictive_coding(it)."
+        raise TypeError(refusal(where, found, "a PCNetwork", advice))
+    for what, values in (("clamp", clamp), ("initial", initial or {})):
+        if not isinstance(values, Mapping):
+            found = f"{what} of type {type(values).__name__}"
+            raise TypeError(refusal(where, found, "a mapping", "Such as {'input': x}."))
     held, masked = split_clamp(where, network, clamp)
     given = held | {name: value for name, (value, _) in masked.items()}
     if not given:
@@ -131,27 +148,55 @@ def pose(
         check_values(where, f"initial {name!r}", value)
         begin[name] = ordinary(value.detach())
     check_together(where, network, given, begin)
-    idle = idle_nodes(network, held, masked)
-    unseen: States = {}
-    for name in tuple(masked):
-        if name in network.nodes and all(child in idle for child in network.children_of(name)):
-            value, mask = masked.pop(name)
-            check_seen(where, name, network.nodes[name].energy, mask)
-            held[name], unseen[name] = value.masked_fill(~mask, 0.0), ~mask
+    resting = at_rest_below(network, held, masked)
+    idle = tuple(name for name in reversed(network.nodes) if everywhere(resting[name]))
+    masked = {name: value for name, value in masked.items() if name not in idle}
+    unseen = {name: ~masked[name][1] for name in outer(network, masked, idle)}
+    for name, units in unseen.items():
+        value, mask = masked.pop(name)
+        check_seen(where, name, network.nodes[name].energy, mask)
+        held[name] = value.masked_fill(units, 0.0)
     free = tuple(name for name in network.names if name not in held)
     check_free(where, network, free, idle, masked)
     n = len(next(iter(given.values())))
     with torch.no_grad():
         states, predictions = lay_out(where, network, given | begin | held, masked, idle, n)
+    held |= {name: states[name] for name in network.inputs if everywhere(resting[name])}
+    masked = {name: value for name, value in masked.items() if name not in held}
+    moving = tuple(name for name in free if name not in idle and name not in held)
+    unseen |= unseen_examples(network, moving, resting, states)
     constant = {
         name: prediction
         for name, prediction in predictions.items()
         if all(parent in held for parent in network.nodes[name].parents)
     }
-    moving = tuple(name for name in free if name not in idle)
     at_rest = not begin and not masked
     network = seeing(network, unseen)
     return Problem(network, held, masked, moving, idle, constant, states, unseen, at_rest)
+
+
+def outer(network: PCNetwork, masked: Collection[str], idle: Collection[str]) -> list[str]:
+    """Return the masked nodes that something predicts and that predict idle nodes at most."""
+    return [
+        name for name in masked
+        if name in network.nodes and all(child in idle for child in network.children_of(name))
+    ]  # fmt: skip
+
+
+def unseen_examples(
+    network: PCNetwork,
+    moving: Sequence[str],
+    resting: Mapping[str, Tensor | bool],
+    states: Mapping[str, Tensor],
+) -> States:
+    """Return the units of hidden nodes in examples below which nothing is held."""
+    found: States = {}
+    for name in moving:
+        rows = resting[name]
+        known = name in network.nodes and hasattr(network.nodes[name].energy, "terms")
+        if known and isinstance(rows, Tensor) and bool(rows.any()):
+            found[name] = rows.view(-1, *[1] * (states[name].ndim - 1)).expand_as(states[name])
+    return found
 
 
 def seeing(network: PCNetwork, unseen: Mapping[str, Tensor]) -> PCNetwork:
@@ -189,8 +234,9 @@ def lay_out(
     for name, node in network.nodes.items():
         if name in idle:
             continue
-        prediction = predictions[name] = predicted(where, network, name, states)
-        mean = for_all(node.energy.mean(prediction), n)
+        prediction = predicted(where, network, name, states)
+        predictions[name] = prediction.detach()
+        mean = own(for_all(node.energy.mean(prediction), n))
         state = known[name].detach() if name in known else mean
         check_shape(where, name, state, mean)
         if name in masked:
@@ -225,26 +271,6 @@ def predicted(where: str, network: PCNetwork, name: str, states: States) -> Tens
     return prediction
 
 
-def check_target(where: str, name: str, energy: Energy, state: Tensor) -> None:
-    """Refuse activities to which an energy gives no density."""
-    limits = getattr(energy, "limits", None)
-    if limits is None:
-        return
-    low, high = float(state.min()), float(state.max())
-    if low < limits[0] or high > limits[1]:
-        found = f"{name!r} from {low:.6g} to {high:.6g} under {type(energy).__name__}"
-        expected = "probabilities, 0 to 1" if limits[1] < math.inf else "weights of classes, from 0"
-        raise ValueError(refusal(where, found, expected, "Scale them, or take SquaredError."))
-
-
-def check_type(where: str, name: str, precision: Tensor, state: Tensor) -> None:
-    """Refuse precisions, one a unit, of another number type than the activities."""
-    if precision.ndim and precision.dtype != state.dtype:
-        found = f"precisions of {precision.dtype} at {name!r}"
-        advice = "Make them of the type of the network, or bring it to theirs with .to(...)."
-        raise ValueError(refusal(where, found, f"{state.dtype} as the activities", advice))
-
-
 def split_clamp(
     where: str, network: PCNetwork, clamp: Clamp
 ) -> tuple[States, dict[str, tuple[Tensor, Tensor]]]:
@@ -274,102 +300,29 @@ def split_clamp(
     return held, masked
 
 
-def check_values(where: str, what: str, value: Tensor) -> None:
-    """Refuse what is no finite floating tensor with a batch."""
-    if not isinstance(value, Tensor):
-        found, advice = f"{what} of type {type(value).__name__}", "Use torch.as_tensor."
-        raise TypeError(refusal(where, found, "a tensor", advice))
-    if not value.is_floating_point():
-        advice = "Convert it: labels as one-hot floats."
-        raise TypeError(refusal(where, f"{what} of {value.dtype}", "floating numbers", advice))
-    if value.ndim < 2 or len(value) == 0:
-        found = f"{what} of shape {tuple(value.shape)}"
-        advice = "Examples go along the first axis."
-        raise ValueError(refusal(where, found, "shape (batch, ...)", advice))
-    # A sum is many times as fast to look at, and finite only if everything is.
-    if not math.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
-        found = f"{what} with NaN or infinite entries"
-        raise ValueError(refusal(where, found, "finite numbers", "Remove or replace them."))
-
-
-def check_together(
-    where: str, network: PCNetwork, given: States, begin: Mapping[str, Tensor] | None = None
-) -> None:
-    """Refuse tensors that differ in batch, type or device, among them or from the parameters."""
-    (first, lead), *others = given.items()
-    parameter = next(network.parameters(), None)
-    pairs = [(f"clamp {name!r}", value) for name, value in others]
-    pairs += [(f"initial {name!r}", value) for name, value in (begin or {}).items()]
-    for what, value in pairs:
-        if len(value) != len(lead):
-            found = f"{len(value)} examples in {what}"
-            raise ValueError(refusal(where, found, f"{len(lead)} as in {first!r}"))
-    if parameter is not None:
-        pairs.append(("a parameter", parameter))
-    for what, value in pairs:
-        if value.dtype != lead.dtype or value.device != lead.device:
-            found = f"{what} of {value.dtype} on {value.device}"
-            expected = f"{lead.dtype} on {lead.device} as in clamp {first!r}"
-            advice = "Bring network and data together with .to(...)."
-            raise ValueError(refusal(where, found, expected, advice))
-
-
-def idle_nodes(
+def at_rest_below(
     network: PCNetwork, held: States, masked: Mapping[str, tuple[Tensor, Tensor]]
-) -> tuple[str, ...]:
-    """Return the free nodes below which nothing is held."""
-    idle: list[str] = []
-    for name in reversed(network.nodes):
-        if name in held or name in masked:
-            continue
-        if all(child in idle for child in network.children_of(name)):
-            idle.append(name)
-    return tuple(idle)
+) -> dict[str, Tensor | bool]:
+    """Return of every node in which examples, (batch,), nothing is held in it and below it.
+
+    One truth where all examples are alike.
+    """
+    found: dict[str, Tensor | bool] = {}
+    for name in reversed(network.names):
+        resting: Tensor | bool = name not in held
+        if name in masked and name in network.nodes:  # what is held of an input costs nothing
+            resting = ~masked[name][1].flatten(1).any(1)
+        for child in network.children_of(name):
+            resting = resting & found[child]
+        found[name] = resting
+    return found
 
 
-def check_free(
-    where: str,
-    network: PCNetwork,
-    free: tuple[str, ...],
-    idle: tuple[str, ...],
-    masked: Mapping[str, tuple[Tensor, Tensor]],
-) -> None:
-    """Refuse free nodes whose energy has no lowest point in their own activity."""
-    for name in free:
-        if name in idle or name not in network.nodes or network.nodes[name].energy.quadratic:
-            continue
-        kind = type(network.nodes[name].energy).__name__
-        found = f"{name!r} with {kind} {'partly ' if name in masked else ''}free"
-        advice = "Hold all of it, or give it a SquaredError."
-        raise ValueError(refusal(where, found, "free nodes with a squared error", advice))
+def everywhere(resting: Tensor | bool) -> bool:
+    """Return whether this is so in all examples."""
+    return bool(resting.all()) if isinstance(resting, Tensor) else resting
 
 
-def check_seen(where: str, name: str, energy: Energy, mask: Tensor) -> None:
-    """Refuse a mask of an output that its energy does not allow."""
-    kind = type(energy).__name__
-    if not hasattr(energy, "terms"):
-        found = f"{name!r} with {kind} held in part"
-        advice = "Hold all of it or nothing, or give the energy a method `terms`."
-        raise ValueError(refusal(where, found, "an energy that says what each unit adds", advice))
-    if isinstance(energy, CrossEntropy) and bool((mask.any(1) != mask.all(1)).any()):
-        found = f"a mask of {name!r} that parts the classes of an example"
-        expected = f"all of them held, or none, under {kind}"
-        raise ValueError(refusal(where, found, expected, "Mask whole examples."))
-
-
-def check_shape(where: str, name: str, state: Tensor, expected: Tensor) -> None:
-    """Refuse an activity that has not the shape of its prediction."""
-    if state.shape != expected.shape:
-        found = f"{name!r} of shape {tuple(state.shape)}"
-        wanted = f"{tuple(expected.shape)} as predicted"
-        raise ValueError(refusal(where, found, wanted))
-
-
-def check_precision(
-    where: str, name: str, precision: tuple[int, ...], shape: tuple[int, ...]
-) -> None:
-    """Refuse a precision that does not broadcast to one example."""
-    pairs = zip(reversed(precision), reversed(shape), strict=False)
-    if len(precision) > len(shape) or any(own not in (1, size) for own, size in pairs):
-        found = f"a precision of shape {precision} at {name!r}"
-        raise ValueError(refusal(where, found, f"one that broadcasts to {shape}"))
+def own(state: Tensor) -> Tensor:
+    """Return an activity, a copy where it would show a parameter: the mean of a prior."""
+    return state.detach().clone() if state.requires_grad else state

@@ -20,6 +20,7 @@ from pcsim.deep.pc_clamp import Problem
 from pcsim.deep.pc_fused import FusedLoop
 from pcsim.deep.pc_network import States
 from pcsim.deep.pc_unfold import coordinates, unfold, unfolded_energy
+from pcsim.messages import refusal
 
 __all__ = ["ChainCurve", "Curve", "GeneralCurve", "Quadratic", "curve_of"]
 
@@ -58,6 +59,10 @@ class Curve(Protocol):
 
 def curve_of(problem: Problem) -> Curve:
     """Return the fastest way to follow the energy of a problem."""
+    if any(state.dtype == torch.float16 for state in problem.start.values()):
+        found = "float16, in which squares overflow, under steps that follow the curvature"
+        expected, advice = "float32, float64 or bfloat16", "Convert, or take steps of fixed size."
+        raise ValueError(refusal("infer", found, expected, advice))
     chain = chain_of(problem.network)
     if chain is not None and is_supervised(problem, chain) and problem.free:
         return ChainCurve(problem, chain)

@@ -80,7 +80,8 @@ class GradientDescent:
             last = energy
             moves: States = {}
             for name, gradient in slopes.items():
-                moves[name] = gradient.mul_(-steps[name] * factor)
+                # Not in place: autograd may give two nodes one tensor, or many units one number.
+                moves[name] = gradient * (-steps[name] * factor)
                 if self.momentum:
                     velocity[name] = moves[name] + self.momentum * velocity.get(name, 0.0)
                     moves[name] = velocity[name]

@@ -31,7 +31,8 @@ class Energy(Protocol):
     """What a node asks of its energy; states and predictions are (batch, ...)."""
 
     quadratic: bool
-    """Whether the node may be free: only then has it a lowest point in its own state."""
+    """Whether the node may be free: only then has it a lowest point in its own state. Methods in
+    the errors ask more of free nodes: an energy of state minus prediction."""
 
     @property
     def precision(self) -> Tensor | float:
@@ -100,10 +101,15 @@ class SquaredError(nn.Module):
 
     @property
     def plain(self) -> bool:
-        """Whether the precision is one number, fixed at 1; asked anew when it was written to."""
+        """Whether the precision is one number, fixed at 1; asked anew when it was written to.
+
+        On a GPU, where to look at a number is to wait, writes through `.data` go unnoticed.
+        """
         own = self._buffers.get("log_precision")
         if own is None or own.ndim:
             return False
+        if own.device.type == "cpu":
+            return own.item() == 0.0
         if self._judged is None or self._judged[0] is not own or self._judged[1] != own._version:
             self._judged = (own, own._version, float(own) == 0.0)
         return self._judged[2]

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from pcsim.deep.pc_clamp import Clamp, Masked, check_together, pose, split_clamp
+from pcsim.deep.pc_checks import (
+    check_together,
+)
+from pcsim.deep.pc_clamp import (
+    Clamp,
+    Masked,
+    pose,
+    split_clamp,
+)
 from pcsim.deep.pc_network import PCNetwork, States
 from pcsim.deep.run_identity import data_digest
 from pcsim.messages import refusal
@@ -51,15 +59,16 @@ class Examples:
         first = self.rows(slice(1))
         try:
             begin = None if self.start is None else self.start(first)
-            problem = pose(network, first, begin, where=where)
+            pose(network, first, begin, where=where)
         except RuntimeError as error:
             every = self.held | {name: value for name, (value, _) in self.masked.items()}
             shapes = ", ".join(f"{name!r} {tuple(one.shape[1:])}" for name, one in every.items())
             found, expected = f"examples of shapes {shapes}", "shapes that its layers take"
             advice = f"They say: {str(error).splitlines()[0].rstrip('.')}."
             raise ValueError(refusal(where, found, expected, advice)) from None
-        if not problem.active:
-            found = f"nothing held but {sorted(first)}, which nothing predicts"
+        seen = [name for name, (_, mask) in self.masked.items() if bool(mask.any())]
+        if not any(name in network.nodes for name in (*self.held, *seen)):
+            found = f"nothing held but {sorted([*self.held, *seen])}, which nothing predicts"
             advice = "Hold an output too."
             raise ValueError(refusal(where, found, "a node that others predict", advice))
 

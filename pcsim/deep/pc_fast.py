@@ -13,8 +13,13 @@ from typing import final
 import torch
 from torch import Tensor
 
+from pcsim.deep.grad_mode import recording
 from pcsim.deep.pc_chain import Chain, chain_of
-from pcsim.deep.pc_clamp import check_target, check_together, check_values
+from pcsim.deep.pc_checks import (
+    check_target,
+    check_together,
+    check_values,
+)
 from pcsim.deep.pc_column import ColumnBuffers, column_buffers, lie_plainly
 from pcsim.deep.pc_descent import GradientDescent, steps_of
 from pcsim.deep.pc_errors import ErrorOptimisation
@@ -59,7 +64,7 @@ def path_for(network: PCNetwork, method: Plain, example: Tensor) -> str:
 def learning_chain(network: PCNetwork, method: Plain) -> Chain | None:
     """Return the chain that plain steps settle and teach in place, or None."""
     chain = chain_of(network) if getattr(method, "is_plain", False) else None
-    if chain is None or chain.parameters is None:
+    if chain is None or chain.parameters is None or network.outputs != chain.names[-1:]:
         return None
     parts = {id(part) for part in network.modules()}
     return chain if all(id(link.layer) in parts for link in chain.links) else None
@@ -94,10 +99,11 @@ def has_numba() -> bool:
 class PlainTrainer:
     """Inference in a fixed number of plain steps and one step of weights, as fast as they come.
 
-    Every call holds the input and the output, starts at the feedforward pass, settles by `method`
-    and moves weights and biases by `learning_rate` times weighted error times presynaptic rate,
-    averaged over the batch. Frozen parameters stay. Activities that run off (as in `infer`) end in
-    a RuntimeError and leave the weights as they were.
+    Layers, activations and hooks are looked at when the trainer is made: after replacing one, make
+    another trainer. Every call holds the input and the output, starts at the feedforward pass,
+    settles by `method` and moves weights and biases by `learning_rate` times weighted error times
+    presynaptic rate, averaged over the batch. Frozen parameters stay. Activities that run off (as
+    in `infer`) end in a RuntimeError and leave the weights as they were.
 
     Parameters
     ----------
@@ -222,6 +228,7 @@ class PlainTrainer:
                 raise ValueError(refusal("PlainTrainer", found, f"(batch, {size})"))
         check_together("PlainTrainer", self.network, {"x": x, "y": y})
 
+    @recording()
     def _general(self, x: Tensor, y: Tensor) -> None:
         clamp = {self.network.inputs[0]: x, self.network.outputs[0]: y}
         settled = infer(self.network, clamp, self.method, record=True)

@@ -17,6 +17,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
+from pcsim.deep.grad_mode import recording
 from pcsim.deep.pc_chain import chain_of
 from pcsim.deep.pc_fused import FusedLoop
 from pcsim.deep.pc_network import Node, PCNetwork, States
@@ -39,6 +40,7 @@ Call = tuple[nn.Module, Tensor, GradientEdge]
 """A layer, what entered it, and where its output is in the graph."""
 
 
+@recording()
 def energy_gradients(
     network: PCNetwork,
     states: Mapping[str, Tensor],
@@ -67,17 +69,17 @@ def energy_gradients(
     held = {name: state.detach() for name, state in states.items()}
     if not parameters:
         return {}
-    with torch.enable_grad():
-        energy = network.energy(held, idle=idle, unseen=unseen).mean()
-        if not energy.requires_grad:
-            return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-        found = torch.autograd.grad(energy, list(parameters.values()), allow_unused=True)
+    energy = network.energy(held, idle=idle, unseen=unseen).mean()
+    if not energy.requires_grad:
+        return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    found = torch.autograd.grad(energy, list(parameters.values()), allow_unused=True)
     return {
         name: torch.zeros_like(parameter) if gradient is None else gradient
         for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
     }
 
 
+@recording()
 def local_gradients(
     network: PCNetwork,
     states: Mapping[str, Tensor],

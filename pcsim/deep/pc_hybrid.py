@@ -12,11 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pcsim.deep.grad_mode import recording
 from pcsim.deep.pc_chain import chain_of
-from pcsim.deep.pc_clamp import Clamp, check_together, check_values, predicted
+from pcsim.deep.pc_checks import (
+    check_together,
+    check_values,
+)
+from pcsim.deep.pc_clamp import (
+    Clamp,
+    predicted,
+)
 from pcsim.deep.pc_gradients import trainable
 from pcsim.deep.pc_inference import Inference, Settled, infer
-from pcsim.deep.pc_learning import apply, learn
+from pcsim.deep.pc_learning import apply, check_optimiser, learn
 from pcsim.deep.pc_network import Node, PCNetwork, States, for_all
 from pcsim.messages import check_choice, refusal
 
@@ -92,6 +100,7 @@ def guess(amortizer: PCNetwork, clamp: Clamp) -> States:
     return {name: state for name, state in states.items() if name not in clamp}
 
 
+@recording()
 def amortized_gradients(
     amortizer: PCNetwork, states: Mapping[str, Tensor], presynaptic: str = "guess"
 ) -> States:
@@ -117,20 +126,19 @@ def amortized_gradients(
         with torch.no_grad():
             entering = amortizer.feedforward({name: held[name] for name in amortizer.inputs})
     parameters = trainable(amortizer)
-    with torch.enable_grad():
-        terms = [
-            node.energy(held[name], amortizer.predict(name, entering)).mean()
-            for name, node in amortizer.nodes.items()
-        ]
-        found = torch.autograd.grad(
-            torch.stack(terms).sum(), list(parameters.values()), allow_unused=True
-        )
+    terms = [
+        node.energy(held[name], amortizer.predict(name, entering)).mean()
+        for name, node in amortizer.nodes.items()
+    ]
+    total = torch.stack(terms).sum()
+    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     return {
         name: torch.zeros_like(parameter) if gradient is None else gradient
         for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
     }
 
 
+@recording()
 def hybrid_step(
     network: PCNetwork,
     amortizer: PCNetwork,
@@ -158,6 +166,11 @@ def hybrid_step(
     ----------
     Tschantz, Millidge, Seth, Buckley (2023), https://doi.org/10.1371/journal.pcbi.1011280
     """
+    for one, optimiser in zip((network, amortizer), optimisers, strict=True):
+        check_optimiser("hybrid_step", optimiser, one)
+    if optimisers[0] is optimisers[1]:
+        advice = "Make one for each: it would take both steps twice."
+        raise ValueError(refusal("hybrid_step", "one optimiser twice", "two optimisers", advice))
     begin = guess(amortizer, clamp)
     settled = infer(network, clamp, method, initial=begin, record=record)
     gradients = amortized_gradients(amortizer, settled.states, presynaptic)

@@ -255,8 +255,8 @@ def diverged(
 ) -> RuntimeError:
     """Return the error for activities that have run off by this step."""
     name, step = type(method).__name__, getattr(method, "step", None)
-    size = "" if step is None else f" of size {step}"
-    found = f"{what} at step {count} of {name}, steps{size}"
+    size = "" if step is None else f", steps of size {step}"
+    found = f"{what} at step {count} of {name}{size}"
     advice = "Lower the step, or use GaussNewton or ErrorOptimisation(step='auto')."
     if step in (None, "auto"):
         advice = "Look for weights that have run off (lower the learning rate) and for large data."

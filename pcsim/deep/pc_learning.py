@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from pcsim.deep.grad_mode import ordinary, recording
-from pcsim.deep.pc_clamp import (
-    Clamp,
+from pcsim.deep.pc_checks import (
     check_shape,
     check_target,
     check_together,
     check_values,
+)
+from pcsim.deep.pc_clamp import (
+    Clamp,
     pose,
     predicted,
 )
@@ -98,7 +100,7 @@ def train_step(
         What the weights were changed at.
     """
     check_choice("train_step", "rule", rule, RULES)
-    check_optimiser("train_step", optimiser)
+    check_optimiser("train_step", optimiser, network)
     with still(network):
         problem = pose(network, clamp, initial)
         loop = settle_fused(problem, method)
@@ -135,7 +137,7 @@ def incremental_step(
     ----------
     Salvatori et al. (2024), https://arxiv.org/abs/2212.00720
     """
-    check_optimiser("incremental_step", optimiser)
+    check_optimiser("incremental_step", optimiser, network)
     problem = pose(network, clamp, initial)
     trace = []
     states = problem.start
@@ -163,13 +165,18 @@ def apply(network: PCNetwork, gradients: Gradients, optimiser: Optimizer | None)
         optimiser.step()
 
 
-def check_optimiser(where: str, optimiser: object) -> None:
-    """Refuse what takes no step by gradients alone."""
+def check_optimiser(where: str, optimiser: object, network: PCNetwork) -> None:
+    """Refuse what takes no step by gradients alone, or none of this network."""
     if not isinstance(optimiser, Optimizer) or isinstance(optimiser, LBFGS):
         found = f"{optimiser!r}" if isinstance(optimiser, type) else type(optimiser).__name__
         advice = "Such as torch.optim.Adam(network.parameters(), 1e-3)."
         expected = "an optimiser of torch.optim that needs no closure"
         raise TypeError(refusal(where, f"the optimiser {found}", expected, advice))
+    known = {id(parameter) for parameter in network.parameters()}
+    if not any(id(p) in known for group in optimiser.param_groups for p in group["params"]):
+        found, expected = "an optimiser of other parameters", "some of the network's"
+        advice = "Pass network.parameters(); weights that a plain function reads need `body`."
+        raise ValueError(refusal(where, found, expected, advice))
 
 
 def check_given(
@@ -207,7 +214,7 @@ def backprop_step(
     """
     last = network.outputs[0]
     energy = network.nodes[last].energy
-    check_optimiser("backprop_step", optimiser)
+    check_optimiser("backprop_step", optimiser, network)
     check_given("backprop_step", network, inputs, target)
     states: States = {name: ordinary(value.detach()) for name, value in inputs.items()}
     target = ordinary(target.detach())

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from pcsim.deep.pc_network import PCNetwork
+from pcsim.deep.pc_subgraph import operation_name
 from pcsim.deep.pc_trace import WEIGHTED, is_sum, reached, trace
 from pcsim.messages import check_integer, refusal
 
@@ -157,7 +158,7 @@ def places_of(module: nn.Module, graph: fx.Graph) -> Places:
     found.last = {layer_of[value] for value in hindmost(list(graph.nodes), layer_of)}
     stream: set[nn.Module] = set()
     for total, between in segments(graph, data):
-        if not is_sum(total):
+        if not joins(total):
             continue
         lengths = n_layers(between, layer_of)
         ways = sorted(summands(total, between), key=lambda way: lengths.get(way, 0))
@@ -195,11 +196,17 @@ def segments(graph: fx.Graph, data: set[fx.Node]) -> Iterator[tuple[fx.Node, dic
         reach = max([reach, *(place[user] for user in value.users if user in live)])
 
 
+def joins(value: fx.Node) -> bool:
+    """Return whether a value is a sum or a difference of two others: their variances add."""
+    minus = operation_name(value.target) in ("sub", "isub", "sub_")
+    return is_sum(value) or (minus and len(value.all_input_nodes) > 1)
+
+
 def summands(total: fx.Node, between: Collection[fx.Node]) -> list[fx.Node]:
     """Return what a sum is the sum of, through sums within it."""
     found: dict[fx.Node, None] = {}
     for one in total.all_input_nodes:
-        inner = summands(one, between) if one in between and is_sum(one) else [one]
+        inner = summands(one, between) if one in between and joins(one) else [one]
         found.update(dict.fromkeys(inner))
     return list(found)
 

@@ -114,8 +114,8 @@ class PCNetwork(nn.Module):
                 expected = "a torch.nn.Module with the methods of Energy"
                 raise TypeError(refusal("PCNetwork", found, expected))
         own = {n.name: n.predict for n in nodes if isinstance(n.predict, nn.Module)}
-        self.predictors = nn.ModuleDict(own)
-        self.energies = nn.ModuleDict({n.name: cast(nn.Module, n.energy) for n in nodes})
+        self.predictors = named_parts(own)
+        self.energies = named_parts({n.name: cast(nn.Module, n.energy) for n in nodes})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -247,6 +247,13 @@ def for_all(value: Tensor, n: int) -> Tensor:
     return value if len(value) == n else value.expand(n, *value.shape[1:])
 
 
+def named_parts(parts: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    """Return modules under any names; `nn.ModuleDict` itself refuses "values", "type" and more."""
+    found = nn.ModuleDict()
+    found._modules.update(parts)
+    return found
+
+
 def writes_over(predict: Callable[..., Tensor]) -> bool:
     """Return whether parts of a prediction are asked to write over what enters them."""
     steps = getattr(predict, "operations", ())
@@ -273,6 +280,9 @@ def check_graph(inputs: Sequence[str], nodes: Sequence[Node]) -> None:
         raise ValueError(refusal("PCNetwork", f"inputs {list(inputs)}", "each name once"))
     every = [*inputs, *(node.name for node in nodes)]
     for node in nodes:
+        if isinstance(node.parents, str):
+            found, advice = f"parents {node.parents!r}", f"Write ({node.parents!r},)."
+            raise TypeError(refusal("PCNetwork", found, "a tuple of names", advice))
         if node.name in seen:
             found = f"node {node.name!r} twice"
             raise ValueError(refusal("PCNetwork", found, "each name once", "Rename one."))

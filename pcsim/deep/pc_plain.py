@@ -22,11 +22,13 @@ def runs_as(part: nn.Module, kind: type[nn.Module]) -> bool:
 def own_parameters(layer: nn.Module) -> list[nn.Parameter] | None:
     """Return weight and, if it has one, bias; None where they are not the layer's own parameters.
 
-    They are looked up anew at every call: either may have been replaced since the last.
+    Nor are those whose gradients go through hooks. They are looked up anew at every call: either
+    may have been replaced since the last.
     """
     own = layer._parameters
     weight = own.get("weight")
     if weight is None or "bias" not in own:
         return None
     bias = own["bias"]
-    return [weight] if bias is None else [weight, bias]
+    found = [weight] if bias is None else [weight, bias]
+    return None if any(one._backward_hooks for one in found) else found

@@ -95,7 +95,7 @@ def proximal_step(
     Alonso et al. (2022), https://arxiv.org/abs/2206.00164; the authors' code.
     """
     if optimiser is not None:
-        check_optimiser("proximal_step", optimiser)
+        check_optimiser("proximal_step", optimiser, network)
     check_number("proximal_step", "rate", rate, positive=True)
     check_number("proximal_step", "epsilon", epsilon, low=0.0)
     last, share = network.outputs[0], output_share(network, clamp, rate, epsilon, average)

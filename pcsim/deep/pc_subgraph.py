@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from pcsim.messages import refusal
 
-__all__ = ["Subgraph", "subgraph"]
+__all__ = ["Subgraph", "operation_name", "subgraph"]
 
 map_arg: Any = fx.node.map_arg
 
@@ -26,6 +27,16 @@ class Functional:
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Return what the function returns."""
         return getattr(functional, self.__name__)(*arguments, **keywords)
+
+
+def operation_name(target: object) -> str:
+    """Return the name of an operation of torch or Python, "" for a function of one's own.
+
+    Such a function may bear the name of another (`torch.fx.wrap`).
+    """
+    if isinstance(target, FunctionType) and not target.__module__.startswith("torch"):
+        return ""
+    return str(getattr(target, "__name__", target))
 
 
 def findable(target: Any) -> Any:

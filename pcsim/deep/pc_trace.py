@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from pcsim.deep.pc_energy import Energy, SquaredError
 from pcsim.deep.pc_network import Node, PCNetwork, Prior
-from pcsim.deep.pc_subgraph import subgraph
+from pcsim.deep.pc_subgraph import operation_name, subgraph
 from pcsim.deep.pc_unfit import refuse_drawn, refuse_overwritten, refuse_unfit
 from pcsim.messages import check_choice, check_object, refusal, unknown_name
 
@@ -43,7 +43,8 @@ def predictive_coding(
     The module is traced symbolically, so its `forward` may contain residual links, branches and any
     operation on tensors, but no decision that depends on the data. Its feedforward pass stays what
     it was: `predictive_coding(module)(x)` equals `module(x)`, or what is expected there: under a
-    cross-entropy, whose predictions are logits, the probabilities.
+    cross-entropy, whose predictions are logits, the probabilities. Numbers and flags that `forward`
+    reads from the module (`self.k`, ``training=self.training``) stay as they are now.
 
     Parameters
     ----------
@@ -91,6 +92,9 @@ def predictive_coding(
     ()
     """
     where = "predictive_coding"
+    if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
+        found = f"a module of type {type(module).__name__}"
+        raise TypeError(refusal(where, found, "a torch.nn.Module in Python"))
     refuse_unfit(where, module)
     before = torch.get_rng_state()
     graph = trace(where, module)
@@ -246,7 +250,7 @@ def reached(graph: fx.Graph) -> set[fx.Node]:
 
 def numbers_of(value: fx.Node) -> list[fx.Node]:
     """Return the values whose numbers, not only whose shapes, a value is computed from."""
-    name = str(getattr(value.target, "__name__", value.target))
+    name = operation_name(value.target)
     if name == "getattr" and len(value.args) > 1:
         name = str(value.args[1])
     if value.op in ("call_function", "call_method") and name in SHAPES:
@@ -282,7 +286,7 @@ def after_sums(value: fx.Node) -> fx.Node:
 
 def is_sum(value: fx.Node) -> bool:
     """Return whether a value is the sum of two others."""
-    name = getattr(value.target, "__name__", value.target)
+    name = operation_name(value.target)
     return name in ("add", "iadd", "add_") and len(value.all_input_nodes) > 1
 
 

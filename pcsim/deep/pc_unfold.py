@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from pcsim.deep.pc_clamp import Problem
+from pcsim.deep.pc_energy import Energy, Seen, SquaredError
 from pcsim.deep.pc_network import States
+from pcsim.messages import refusal
 
 __all__ = ["coordinates", "own_precision", "unfold", "unfolded_energy"]
 
@@ -16,11 +18,29 @@ __all__ = ["coordinates", "own_precision", "unfold", "unfolded_energy"]
 def coordinates(problem: Problem, states: Mapping[str, Tensor]) -> States:
     """Return the errors of the free nodes; of free inputs, which nothing predicts, the activity."""
     nodes = problem.network.nodes
+    for name in problem.free:
+        if name in nodes:
+            check_difference(name, nodes[name].energy, states[name])
     with torch.no_grad():
         return {
             name: states[name] - problem.predict(name, states) if name in nodes else states[name]
             for name in problem.free
         }
+
+
+def check_difference(name: str, energy: Energy, like: Tensor) -> None:
+    """Refuse, of a free node, an energy that looks at more than state minus prediction."""
+    whole = energy.energy if isinstance(energy, Seen) else energy
+    if isinstance(whole, SquaredError):
+        return
+    with torch.no_grad():
+        error = torch.linspace(-1.0, 0.7, like[:1].numel()).view_as(like[:1]).to(like)
+        there = whole(error + 0.5, torch.full_like(error, 0.5))
+        same = torch.allclose(there, whole(error, torch.zeros_like(error)), rtol=1e-2)
+    if not same:
+        found = f"{name!r} with {type(whole).__name__}, which looks at more than the error,"
+        advice = "Take GradientDescent or AdamDescent."
+        raise ValueError(refusal("infer", found, "energies of state minus prediction", advice))
 
 
 def unfold(problem: Problem, errors: Mapping[str, Tensor]) -> tuple[States, States]:

@@ -6,21 +6,26 @@ import itertools
 import math
 
 import deep_cases
+import numpy as np
 import pytest
 import torch
 from deep_cases import normal
 from torch.func import jacrev, vmap
 
 from pcsim.deep.draw import Draw
+from pcsim.deep.encodings import ErrorEncoding
 from pcsim.deep.estimators import Pathwise, ScoreFunction
 from pcsim.deep.flows import Flow, Flowed
 from pcsim.deep.gaussians import noise
+from pcsim.deep.inference import Evaluation, infer
+from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.linear_gaussian import LinearGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.objective import Objective, Terms
 from pcsim.deep.outputs import Bernoulli, Gaussian
 from pcsim.deep.posteriors import FullCovariance, MeanField, Point, TopDown
+from pcsim.priors import GaussianPrior, SparsePrior
 
 N_X, N_Z, S = 5, 3, 400
 SIZES = (3, 2)
@@ -318,3 +323,32 @@ def test_refusals(refused, generator):
     point = Point.at_prior(model, 4)
     assert "Pathwise" in refused(one, model, x, point, 2, Objective(), generator)
     assert "'leave_one_out'" in refused(ScoreFunction, "loo")
+
+
+@pytest.mark.parametrize("further", list(itertools.product([0, 1], repeat=2)))
+def test_errors_that_networks_see_make_the_gradient_with_further_priors(further, generator):
+    """At a point, against autograd: errors through the weights, and what each prior adds."""
+    priors = (SparsePrior(4.0), GaussianPrior(normal(generator, 3).numpy(), np.diag([0.7, 2, 4])))
+    priors = [prior if own else None for prior, own in zip(priors, further, strict=True)]
+    model = LatentGaussian(
+        5, (4, 3), Gaussian(4.0), prior_precision=0.7, priors=priors, generator=generator
+    ).double()
+    evaluation = Evaluation(generator=generator)
+    x = normal(generator, 6, 5)
+    step = evaluation.at(model, x, Point((normal(generator, 6, 4), normal(generator, 6, 3))))
+    levels = ErrorEncoding(with_x=False).inputs(model, x, step, evaluation)
+    assert [len(level) for level in levels] == [3 + further[0], 3 + further[1]]
+    for level, gradient, head in zip(levels, step.gradient, model.heads, strict=True):
+        _, below, here, *others = level
+        torch.testing.assert_close(sum(others) + here - below @ head.weight, gradient)
+
+
+def test_a_network_that_sees_errors_infers_a_model_with_further_priors(generator):
+    model = LatentGaussian(5, (4, 3), priors=[None, SparsePrior(4.0)], generator=generator)
+    x = torch.zeros(6, 5)
+    for start, segregated in ((MeanField, True), (MeanField, False), (FullCovariance, False)):
+        iterative = Iterative(
+            model, encoding=ErrorEncoding(), start=start.at_prior, segregated=segregated,
+            widths=[[8]] if start is FullCovariance else [[8], [8]], n_iterations=2,
+        )  # fmt: skip
+        assert torch.isfinite(infer(iterative, model, x, generator=generator).trace).all()

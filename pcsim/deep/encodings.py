@@ -76,7 +76,8 @@ class ErrorEncoding:
     .. math:: \xi_0 = \frac{\partial \log p(x|z_1)}{\partial g_1(z_1)}, \qquad
         \xi_l = \frac{\mu_l - \mu^p_l(z_{l+1})}{\sigma^{p\,2}_l(z_{l+1})}
 
-    Both are averaged over samples of the posterior. Level l sees :math:`\xi_{l-1}, \xi_l`.
+    Both are averaged over samples of the posterior. Level l sees :math:`\xi_{l-1}, \xi_l`, and last
+    the derivative of the energy of its further prior, if it has one (`priors` of the model).
     """
 
     with_x: bool = True
@@ -89,8 +90,11 @@ class ErrorEncoding:
         if len(levels) == 1:  # one network for all there is
             levels[0].extend(errors)
         else:
+            further = iter(errors[len(levels) + 1 :])
             for level, found in enumerate(levels):
                 found.extend([errors[level], errors[level + 1]])
+                if model.priors[level] is not None:
+                    found.append(next(further))
         return with_observation(levels, x) if self.with_x else levels
 
     def from_below(self, level: int, n_estimates: int) -> list[int]:
@@ -107,7 +111,10 @@ class ErrorEncoding:
 def weighted_errors(
     model: LatentGaussian, x: Tensor, step: Step, evaluation: Evaluation
 ) -> list[Tensor]:
-    """Return the weighted errors, the data level's (B, n_x) first, then each latent level's."""
+    """Return the weighted errors, the data level's (B, n_x) first, then each latent level's.
+
+    Last come the derivatives of the energies of further priors, of the levels that have one.
+    """
     with torch.no_grad():
         draw = step.q.sample(model, evaluation.n_samples, evaluation.generator)
         errors = [model.output.weighted_error(x, model.output_parameters(draw.z[0])).mean(0)]
@@ -118,6 +125,9 @@ def weighted_errors(
             prediction, log_variance = model.prior(level, above)
             error = (value - prediction) * (-log_variance).exp()
             errors.append(error.mean(0) if error.ndim == 3 else error)
+        for prior, z in zip(model.priors, draw.z, strict=True):
+            if prior is not None:
+                errors.append(prior.gradient(z, torch).mean(0))
     return errors
 
 

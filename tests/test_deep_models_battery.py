@@ -240,6 +240,30 @@ def test_what_the_output_cannot_be_is_refused(output, value, says, generator, re
     assert np.isfinite(deep.run(0 * shown).rate).all()
 
 
+def test_errors_of_counts_are_of_as_many_events_as_there_are(generator, rng):
+    """Of a multinomial the weighted error is the error: x minus n times the softmax."""
+    model = LatentGaussian(4, (3,), Multinomial(50), generator=generator).double()
+    counts = rng.integers(0, 9, size=(3, 2, 4)).astype(float)
+    shown = stimulus_array(counts, frame_duration=0.1)
+    responses = DeepModel(model=model, n_iterations=3).run(shown)
+    error, weighted, prediction = (
+        chosen(responses, f"{name}_0") for name in ("error", "weighted_error", "prediction")
+    )
+    np.testing.assert_allclose(error, weighted, rtol=0, atol=1e-12)
+    observed = np.repeat(counts, 3, axis=1)
+    np.testing.assert_allclose(prediction, observed - error, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(prediction.sum(-1), observed.sum(-1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_inference_that_runs_off_is_stopped_in_words(dtype, generator, rng):
+    inference = PointEstimate(optimiser="momentum", step=50.0)
+    model = linear_model(generator).to(dtype)
+    deep = DeepModel(model=model, inference=inference, n_iterations=400)
+    with pytest.raises(RuntimeError, match="free energies NaN or infinite at iteration"):
+        deep.run(stimulus(rng))
+
+
 def test_refusals(refused, rng, generator):
     deep = DeepModel(model=linear_model(generator), n_iterations=2)
     assert "Did you mean 'latent_1'" in refused(deep.run, stimulus(rng), record=["latent1"])

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from pcsim.deep.draw import Posterior
 from pcsim.deep.gaussians import RowGenerators
-from pcsim.deep.inference import Evaluation, Inference, Step
+from pcsim.deep.inference import Evaluation, Inference, Step, check_finite
 from pcsim.deep.inference_gradient import GradientAscent, PointEstimate
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import evaluating
+from pcsim.deep.outputs import Multinomial, Output
 from pcsim.deep.posteriors import Point
 from pcsim.messages import check_integer, check_object, refusal, unknown_name
 from pcsim.responses import check_stimulus, make_responses
@@ -40,7 +41,8 @@ class DeepModel:
 
     with the prediction :math:`\hat\mu_l` and, from level 1 on, the latent itself. At the data
     :math:`\xi_0` is the gradient of the log likelihood in the output's first parameter, and at the
-    top the prediction is the prior's mean.
+    top the prediction is the prior's mean. A `Multinomial` output predicts as many events as the
+    stimulus has.
 
     Populations are named by role and level: "latent_1", "error_0", "weighted_error_0" ...
 
@@ -111,6 +113,8 @@ class DeepModel:
         ValueError
             If the features are of another number than the model's, or nothing that its output
             could be.
+        RuntimeError
+            If inference runs off to free energies that are not finite.
         """
         if values.shape[2] != self.model.n_x:
             found, expected = f"{values.shape[2]} features", f"{self.model.n_x}, as the model has"
@@ -145,9 +149,11 @@ class DeepModel:
         before: Posterior | None = None
         with evaluating(self.model, self.inference):
             for frame in range(x.shape[1]):
-                for step in self._frame(x[:, frame], evaluation, before):
-                    rates.append(self._rates(x[:, frame], step.q, names))
+                steps = self._frame(x[:, frame], evaluation, before)
+                for iteration, step in enumerate(steps, 1):
                     energies.append(step.free_energy.total.detach())
+                    check_finite(f"DeepModel, frame {frame}", energies[-1], iteration)
+                    rates.append(self._rates(x[:, frame], step.q, names))
                     before = step.q
         generator.check_unused("DeepModel")
         rate, energy = torch.stack(rates, 1), torch.stack(energies, 1)
@@ -172,7 +178,7 @@ class DeepModel:
         with torch.no_grad():
             z = q.centre(model)
             parameters = model.output_parameters(z[0])
-            rates["prediction_0"] = model.output.mean(parameters)
+            rates["prediction_0"] = _expected(model.output, x, parameters)
             rates["error_0"] = x - rates["prediction_0"]
             rates["weighted_error_0"] = model.output.weighted_error(x, parameters)
             for level, here in enumerate(z, 1):
@@ -226,6 +232,13 @@ class DeepModel:
                 for name, value in zip(names, given, strict=True)
             ]
         return {label: np.concatenate(columns) for label, columns in units.items()}
+
+
+def _expected(output: Output, x: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    mean = output.mean(parameters)
+    if isinstance(output, Multinomial):
+        return mean * (x.sum(-1, keepdim=True) / output.n_events)
+    return mean
 
 
 def _refinement(inference: Inference) -> Any:

@@ -54,6 +54,24 @@ def test_mutual_information_is_bounded_by_the_number_of_examples(generator):
     assert mutual_information(q, generator=generator).nats == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_information_is_the_same_wherever_the_means_lie(offset, generator):
+    # Means a hundred sigmas apart are told apart without error: I is log N.
+    sigma = math.exp(-15 / 2)
+    mean = 100 * sigma * torch.arange(50.0).double()[:, None] + offset
+    q = MeanField((mean,), (torch.full((50, 1), -15.0).double(),))
+    found = mutual_information(q, generator=generator)
+    assert found.nats == pytest.approx(math.log(50), abs=1e-6)
+    alike = MeanField((torch.full((50, 1), offset).double(),), q.log_variance)
+    assert mutual_information(alike, generator=generator).nats == pytest.approx(0.0, abs=1e-9)
+
+
+def test_information_is_not_drawn_from_the_global_state(refused):
+    q = MeanField((torch.zeros(5, 2),), (torch.zeros(5, 2),))
+    assert "no generator" in refused(mutual_information, q, generator=None)
+    assert "generator 3" in refused(mutual_information, q, generator=3)
+
+
 @pytest.mark.parametrize(("n_bits", "is_bound"), [(3, False), (9, True), (11, True)])
 def test_information_near_its_ceiling_is_a_bound(n_bits, is_bound, generator):
     # Bits that are told apart without error: I is n_bits ln 2, and 512 examples can show 9 of them.

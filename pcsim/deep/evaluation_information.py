@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pcsim.deep.draw import Posterior
-from pcsim.deep.gaussians import bounded
+from pcsim.deep.gaussians import bounded, noise
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import evaluating
 from pcsim.deep.posteriors import FullCovariance, MeanField, Point, TopDown
@@ -87,11 +87,11 @@ def mutual_information(
         raise ValueError(refusal(where, found, expected, "Take a level that there is."))
     mean = q.mean[level - 1].detach().double()
     check_means(where, mean)
+    mean = mean - mean.mean(0)  # information knows no place, and squares of far ones cancel
     precision = (-bounded(q.log_variance[level - 1].detach().double())).exp()
     n, total = len(mean), 0.0
     for _ in range(n_samples):
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        z = mean + noise * precision.rsqrt()
+        z = mean + noise(mean.shape, mean, generator) * precision.rsqrt()
         for rows in torch.arange(n, device=mean.device).split(chunk):
             density = log_densities(z[rows], mean, precision)
             own = density.gather(1, rows[:, None])[:, 0]

@@ -106,7 +106,11 @@ class Gaussian:
     """
 
     precision: float | str = 0.7
-    """A number; or learned: "global" (one), "feature" (one a feature), "predicted" (from z)."""
+    """A number; or learned: "global" (one), "feature" (one a feature), "predicted" (from z).
+
+    Learned ones are silently held between exp(-15) and exp(7), a sigma of 0.03: scale up data that
+    are left with less noise, or give the number.
+    """
     link: str = "identity"
     """"identity", or "sigmoid" for data in [0, 1]: what the first parameter passes through."""
     bin_width: float | None = None

@@ -55,6 +55,12 @@ def test_a_datum_of_one_number_is_not_layer_normalised(refused):
     Direct(model, widths=[(8,)])
 
 
+def test_data_out_of_all_proportion_are_not_blamed_on_a_step():
+    x = torch.full((3, 4), 1e30)  # whose squares are no float32
+    with pytest.raises(RuntimeError, match="at iteration 0, .* Scale the data"):
+        infer(GradientAscent(), model_of(4, (2,)), x, generator=seeded())
+
+
 def test_classes_and_foreign_objects_are_refused(refused):
     model, x = model_of(4, (2,)), torch.zeros(3, 4)
     direct = Direct(model, widths=[(8,)])

@@ -259,6 +259,8 @@ def check_finite(where: str, total: Tensor, iteration: int) -> None:
         bad = int((~torch.isfinite(total)).sum())
         found = f"{bad} of {total.numel()} free energies NaN or infinite at iteration {iteration}"
         advice = "Lower the step size, or train the inference for the iterations it is run for."
+        if not iteration:
+            advice = "Scale the data, or look at the weights of the model and of its inference."
         raise RuntimeError(refusal(where, found, "finite numbers", advice))
 
 

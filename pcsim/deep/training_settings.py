@@ -45,7 +45,7 @@ class TrainingSettings:
     """Epochs over which the weight of the divergence grows linearly from 0 (`Annealing`)."""
     kl_target: float | None = None
     """Nats that the divergence is held to by a multiplier (`KLConstraint`), which is its weight:
-    not beside a warm-up or another weight."""
+    not beside a warm-up, another weight or free bits."""
     largest_gradient: float | None = None
     """Longer gradients are cut to this norm, model and inference each."""
     patience: int | None = None
@@ -79,7 +79,7 @@ class TrainingSettings:
         self._check_bound(where)
 
     def _check_bound(self, where: str) -> None:
-        """Refuse what is no objective or estimator, and two weights of the divergence at once."""
+        """Refuse what is no objective or estimator, and two ways to weigh the divergence."""
         kinds = (("objective", Objective, "Objective()"), ("estimator", Estimator, "Pathwise()"))
         for name, kind, example in kinds:
             value = getattr(self, name)
@@ -92,10 +92,11 @@ class TrainingSettings:
         for name, value, usual in (
             ("kl_warm_up", self.kl_warm_up, 0),
             ("objective.kl_weight", self.objective.kl_weight, 1.0),
+            ("objective.free_bits", self.objective.free_bits, 0.0),
         ):
             if value != usual:
                 found = f"kl_target {self.kl_target:g} beside {name} {value:g}"
-                advice = "The multiplier is the weight of the divergence: leave one out."
+                advice = "The multiplier alone weighs the divergence: leave one out."
                 raise ValueError(refusal(where, found, f"{name} {usual:g}", advice))
 
     def objective_at(self, time: float) -> Objective:

@@ -60,6 +60,19 @@ def x(rng):
     return torch.as_tensor(rng.random((64, 10)), dtype=torch.float32)
 
 
+def test_weights_in_two_places_are_refused(x, refused):
+    model, inference = build()
+    inference.heads[0][0].weight = inference.heads[0][1].weight
+    message = refused(together, [(model, inference)], x, SETTINGS, [0])
+    assert "'inference.heads.0.1.weight', which is elsewhere too" in message
+    model, inference = build()
+    other = build(3)
+    other[0].heads[0] = model.heads[0]
+    assert "'model.heads.0.weight'" in refused(
+        together, [(model, inference), other], x, SETTINGS, [0, 3]
+    )
+
+
 class Dropped(FullyConnected):
     """A decoder some of whose features are lost at random in training mode."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from training_cases import Stop, stop_at
 
 from pcsim.deep.checkpoint import load_checkpoint, save_checkpoint
@@ -24,8 +25,9 @@ from pcsim.deep.inference_iterative import Iterative
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.many_seeds import train_together
 from pcsim.deep.networks import FullyConnected
+from pcsim.deep.posteriors import MeanField
 from pcsim.deep.training import TrainingSettings, restore, train
-from pcsim.deep.training_step import binarised, dequantised, generator_for
+from pcsim.deep.training_step import binarised, dequantised, generator_for, shuffled
 
 SETTINGS = TrainingSettings(n_epochs=4, batch_size=16, learning_rate=3e-3)
 
@@ -155,6 +157,43 @@ def test_running_means_of_what_is_frozen_stay_as_they_are(part, x):
     assert all(torch.equal(weights(frozen)[name], value) for name, value in before[0].items())
     running = [name for name in before[1] if name.endswith("running_mean")]
     assert not any(torch.equal(weights(free)[name], before[1][name]) for name in running)
+
+
+class Tied(nn.Module):
+    """An inference whose weights are those of the model, but for its variances."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.log_variance = nn.Parameter(torch.full((4,), math.log(0.7), dtype=torch.float64))
+
+    def posterior(self, x):
+        mean = x @ self.model.heads[0].weight
+        return MeanField((mean,), (self.log_variance.expand_as(mean),))
+
+    def steps(self, model, x, evaluation, n_iterations=None):
+        yield evaluation.at(model, x, self.posterior(x))
+
+
+def test_weights_that_model_and_inference_share_learn_once_from_both(x):
+    settings = replace(SETTINGS, n_epochs=1, precision="float64")
+
+    def build_tied():
+        model = LatentGaussian(10, (4,), generator=generator_for("cpu", 0)).double()
+        return model, Tied(model)
+
+    found, (model, tied) = build_tied(), build_tied()
+    train(*found, x, settings, progress=False)
+    optimiser = torch.optim.Adam(tied.parameters(), lr=settings.learning_rate)
+    order = shuffled(64, settings.seed, 0)
+    for step, rows in enumerate(order.split(16)):
+        noise = generator_for("cpu", settings.seed, 2, step, 0)
+        batch = x[rows].double()
+        optimiser.zero_grad()
+        model.free_energy(batch, tied.posterior(batch), generator=noise).total.mean().backward()
+        optimiser.step()
+    for one, other in zip(found[1].parameters(), tied.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 def test_one_frozen_decoder_of_two_stays_as_it_is(x):

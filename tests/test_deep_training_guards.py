@@ -335,6 +335,37 @@ def test_data_are_judged_as_they_come_out_of_their_preparation(refused, x):
     assert all(torch.equal(one, other) for one, other in after)
 
 
+@pytest.mark.parametrize(
+    ("prepare", "found"),
+    [
+        (lambda rows, _: rows.double(), "a tensor of float64 and shape (64, 10) on cpu"),
+        (lambda rows, _: rows.numpy(), "a ndarray"),
+        (lambda rows, _: None, "None"),
+        (lambda rows, _: rows[:, :9], "a tensor of float32 and shape (64, 9) on cpu"),
+    ],
+    ids=["float64", "numpy", "nothing", "shape"],
+)
+def test_a_preparation_that_returns_another_kind_is_refused(prepare, found, x, refused):
+    for message in (
+        refused(train, *build(), x, SETTINGS, prepare=prepare, progress=False),
+        refused(train_together, *([one] for one in build()), x, SETTINGS, [0], prepare=prepare),
+    ):
+        assert f"found {found} after `prepare`" in message
+        assert "expected a tensor of float32 and shape (64, 10) on cpu" in message
+    double = replace(SETTINGS, precision="float64")
+    if found.startswith("a tensor of float64"):
+        train(*build(), x, double, prepare=prepare, progress=False)
+
+
+def test_greys_up_to_255_are_not_dequantised(x, refused):
+    greys = (255 * x).to(torch.uint8)
+    message = refused(train, *build(Gaussian(0.7)), greys, SETTINGS, prepare=dequantised)
+    assert "dequantised: found x from 0" in message or "dequantised: found x from 1" in message
+    assert "Divide greys by 255" in message
+    assert "x from -0.7 to" in refused(dequantised, torch.tensor([-0.7, 0.4]), torch.Generator())
+    train(*build(Gaussian(0.7)), greys / 255, SETTINGS, prepare=dequantised, progress=False)
+
+
 def test_a_preparation_that_works_in_place_changes_no_data(x):
     def halved(rows, generator):
         return rows.mul_(0.5)
@@ -368,6 +399,8 @@ def test_settings_refuse_two_weights_of_the_divergence_and_what_is_no_estimator(
     assert "leave one out" in message
     message = refused(TrainingSettings, kl_target=1.5, objective=Objective(kl_weight=0.7))
     assert "objective.kl_weight 0.7" in message
+    message = refused(TrainingSettings, kl_target=1.5, objective=Objective(free_bits=0.5))
+    assert "kl_target 1.5 beside objective.free_bits 0.5" in message
     for estimator in ("score", ScoreFunction, None):
         assert "such as Pathwise()" in refused(TrainingSettings, estimator=estimator)
     assert "such as Objective()" in refused(TrainingSettings, objective=0.7)

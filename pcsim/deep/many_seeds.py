@@ -105,7 +105,10 @@ class Together:
         self.x, self.n_x = ordinary(x.detach()).to(self.device), models[0].n_x
         self.size = min(settings.batch_size, len(x))
         pairs = zip(models, inferences, strict=True)
-        self.alone = [TrainingStep(*pair).to(self.device, self.dtype) for pair in pairs]
+        self.alone = [TrainingStep(*pair) for pair in pairs]
+        check_no_ties(self.alone)
+        for one in self.alone:
+            one.to(self.device, self.dtype)
         whole = stack(self.alone, self.size)
         assert isinstance(whole, TrainingStep)
         self.whole = whole
@@ -116,7 +119,7 @@ class Together:
         self.histories: list[list[dict[str, Any]]] = [[] for _ in seeds]
         self.first: Tensor | None = None
         draw = draw_of(prepare, self.dtype, settings.seed)
-        check_prepared("train_together", models[0], self.x, draw)
+        check_prepared("train_together", models[0], self.x, draw, self.dtype)
 
     def finish(self) -> list[Trained]:
         """Run all epochs."""
@@ -212,6 +215,17 @@ def check_no_sharing(models: Sequence[LatentGaussian], inferences: Sequence[Infe
                 found = f"a {type(part).__name__} that goes on until all seeds are at its tolerance"
                 advice = "Fix n_iterations, or train one by one."
                 raise ValueError(refusal("train_together", found, "tolerance 0.0", advice))
+
+
+def check_no_ties(steps: Sequence[nn.Module]) -> None:
+    """Refuse parameters that learn in two places, which would part."""
+    met: set[int] = set()
+    for step in steps:
+        for name, one in step.named_parameters(remove_duplicate=False):
+            if one.requires_grad and id(one) in met:
+                found, expected = f"'{name}', which is elsewhere too", "parameters in one place"
+                raise ValueError(refusal("train_together", found, expected, "Train one by one."))
+            met.add(id(one))
 
 
 def check_alone(settings: TrainingSettings) -> None:

@@ -156,8 +156,9 @@ class Run(TrainingRun):
         for where, data in (("train", self.x), ("train (validation)", self.validation)):
             if data is not None:
                 check_prepared(
-                    where, self.step.model, data, lambda rows: self.batch(rows, generator)
-                )
+                    where, self.step.model, data, lambda rows: self.batch(rows, generator),
+                    self.dtype,
+                )  # fmt: skip
 
     def learn(self, epoch: int) -> float:
         """Go once through the data; return the mean free energy met on the way."""

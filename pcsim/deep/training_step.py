@@ -129,9 +129,16 @@ def check_parts(where: str, model: object, inference: object, settings: object) 
 
 
 def check_prepared(
-    where: str, model: LatentGaussian, x: Tensor, batch: Callable[[Tensor], Tensor]
+    where: str,
+    model: LatentGaussian,
+    x: Tensor,
+    batch: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
 ) -> None:
-    """Refuse data (N, n_x) that the model's output cannot have, as `batch` prepares them."""
+    """Refuse data (N, n_x) that the model's output cannot have, as `batch` prepares them.
+
+    They are to come out as tensors of the shape that they had, of the training's type and device.
+    """
     for rows in x.split(10_000):
         try:
             prepared = batch(rows)
@@ -140,11 +147,22 @@ def check_prepared(
             reason = str(error).splitlines()[0].rstrip(".")
             expected, advice = "data that it takes", f"It says: {reason}."
             raise ValueError(refusal(where, found, expected, advice)) from None
+        found, expected = _kind(prepared), _kind(rows.to(dtype))
+        if found != expected:
+            advice = "Let it return a batch of the kind that it is given."
+            raise TypeError(refusal(where, f"{found} after `prepare`", expected, advice))
         if not bool(torch.isfinite(prepared).all()):
             bad = int((~torch.isfinite(prepared)).sum())
             found = f"{bad} of {prepared.numel()} entries NaN or infinite after `prepare`"
             raise ValueError(refusal(where, found, "finite numbers", "Mend `prepare` or the data."))
         model.output.check(where, prepared)
+
+
+def _kind(x: object) -> str:
+    if not isinstance(x, Tensor):
+        return "None" if x is None else f"a {type(x).__name__}"
+    name = str(x.dtype).removeprefix("torch.")
+    return f"a tensor of {name} and shape {tuple(x.shape)} on {x.device}"
 
 
 @contextlib.contextmanager
@@ -165,11 +183,15 @@ def torch_settings(settings: TrainingSettings) -> Iterator[None]:
 
 
 def parameter_groups(where: str, step: TrainingStep) -> list[list[nn.Parameter]]:
-    """Return what is to learn of the model and of the inference; what is frozen is left out."""
+    """Return what is to learn of the model and of the inference; what is frozen is left out.
+
+    What they share is the model's.
+    """
     inference = step.inference
     parts = [list(step.model.parameters())]
     if isinstance(inference, nn.Module):
-        parts.append(list(inference.parameters()))
+        shared = set(map(id, parts[0]))
+        parts.append([one for one in inference.parameters() if id(one) not in shared])
     learned = [[one for one in part if one.requires_grad] for part in parts]
     if not any(learned):
         advice = "Call requires_grad_() on what is to learn."
@@ -207,6 +229,15 @@ def binarised(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def dequantised(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Spread grey values in 0..1 evenly over their 256 bins."""
+    """Spread grey values in 0..1 evenly over their 256 bins.
+
+    Raises
+    ------
+    ValueError
+        If values are not within 0..1, such as greys up to 255.
+    """
+    if not bool(((x >= 0) & (x <= 1)).all()):
+        found, advice = f"x from {float(x.min()):g} to {float(x.max()):g}", "Divide greys by 255."
+        raise ValueError(refusal("dequantised", found, "numbers from 0 to 1", advice))
     noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return (x * 255 + noise) / 256

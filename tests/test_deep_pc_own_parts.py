@@ -276,3 +276,32 @@ def test_a_branch_that_is_subtracted_has_the_scale_of_one_that_is_added():
     added, subtracted = (mupc(Minus(sign)) for sign in (1, -1))
     for one, other in zip(added.parameters(), subtracted.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_more_layers_between_two_activities_than_python_recurses():
+    layers = [part for _ in range(700) for part in (nn.Linear(2, 2), nn.Tanh())]
+    body = nn.Sequential(*layers).double()
+    network = predictive_coding(body, cut=[])
+    assert network.names == ("input", "output")
+    x = drawn(3, 2)
+    torch.testing.assert_close(network(x), body(x))
+
+
+class Parallel(nn.Module):
+    """Many branches of one input, summed one after another."""
+
+    def __init__(self, n_branches):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 32), nn.Linear(32, 8)
+        self.branches = nn.ModuleList(nn.Linear(32, 32) for _ in range(n_branches))
+
+    def forward(self, x):
+        stream = self.first(x)
+        return self.last(stream + sum(branch(stream) for branch in self.branches))
+
+
+def test_scales_of_more_branches_than_python_recurses():
+    # The variance of all branches together is that of the stream, whatever their number.
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))
+    few, many = (float(mupc(Parallel(n))(x).detach().std()) for n in (8, 1100))
+    assert 0.5 < many / few < 2.0

@@ -205,9 +205,13 @@ def joins(value: fx.Node) -> bool:
 def summands(total: fx.Node, between: Collection[fx.Node]) -> list[fx.Node]:
     """Return what a sum is the sum of, through sums within it."""
     found: dict[fx.Node, None] = {}
-    for one in total.all_input_nodes:
-        inner = summands(one, between) if one in between and joins(one) else [one]
-        found.update(dict.fromkeys(inner))
+    waiting = list(reversed(total.all_input_nodes))
+    while waiting:
+        one = waiting.pop()
+        if one in between and joins(one):
+            waiting += reversed(one.all_input_nodes)
+        else:
+            found[one] = None
     return list(found)
 
 

@@ -124,15 +124,19 @@ def subgraph(
     parents: dict[fx.Node, None] = {}
     inner: dict[fx.Node, None] = {}
 
-    def visit(one: fx.Node) -> None:
-        for source in one.all_input_nodes:
+    # Depth first, without recursion, of which Python allows a thousand levels.
+    open_ones = [(value, iter(value.all_input_nodes))]
+    while open_ones:
+        one, sources = open_ones[-1]
+        for source in sources:
             if source in cuts:
                 parents[source] = None
             elif source not in inner:
-                visit(source)
-                inner[source] = None
-
-    visit(value)
+                open_ones.append((source, iter(source.all_input_nodes)))
+                break
+        else:
+            open_ones.pop()
+            inner[one] = None
     operations = tuple(
         Operation(
             one.name,
@@ -141,6 +145,6 @@ def subgraph(
             map_arg(tuple(one.args), lambda n: Result(n.name)),
             map_arg(dict(one.kwargs), lambda n: Result(n.name)),
         )
-        for one in [*inner, value]
+        for one in inner
     )
     return Subgraph(module, tuple(parent.name for parent in parents), operations), list(parents)

@@ -57,8 +57,9 @@ class Iterative(nn.Module):
         As of `FullyConnected`.
     normalise_inputs
         Whether each input is layer-normalised (over its features, without learned weights). What
-        its features have in common, mean and size, is lost; of one number nothing is left, so
-        levels of one latent are refused.
+        its features have in common, mean and size, is lost; of two numbers only a sign is left
+        (which is the larger), of one nothing. So levels of one latent are refused, and those of two
+        want False too.
     segregated
         Whether errors from below (and the observation) and all that belongs to the level itself
         pass networks of their own, of half the units each, that meet only in the update: basal and

@@ -251,5 +251,8 @@ def _experiment(name: str, experiment: Any) -> Iterator[str]:
 
 
 def _listed(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else repr(value)
+    is_list = isinstance(value, tuple | list)
+    # Names and numbers as `--set` takes them; ((128, 128),) is not (128, 128).
+    is_flat = is_list and not any(isinstance(one, tuple | list) for one in value)
+    text = ", ".join(map(str, value)) if is_flat else repr(value)
     return textwrap.fill(text, WIDTH - 4, subsequent_indent=" " * 6)

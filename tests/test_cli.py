@@ -165,6 +165,9 @@ def test_show_a_hypothesis_by_name_and_id(capsys):
 
 def test_show_an_experiment_a_file_and_nothing(capsys, files):
     assert "scale quick" in call(capsys, "show", "correspondence")[1]
+    shown = call(capsys, "show", "iterative_inference_text")[1]
+    assert "widths = ((128, 128),)" in shown
+    assert "collections = newsgroups, bbc_news" in shown
     assert "Response to unit luminance." in call(capsys, "show", files / "linear.py")[1]
     code, _, err = call(capsys, "show", "rao_balard_1999")
     assert code == 2

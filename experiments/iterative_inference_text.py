@@ -18,6 +18,7 @@ import numpy as np
 
 from pcsim import data
 from pcsim.experiment import Experiment, Piece, Run, in_parts
+from pcsim.messages import refusal
 from pcsim.storage import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -129,8 +130,24 @@ def learning(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     return training
 
 
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that every piece would fail on."""
+    widths, n_levels, n_test = settings["widths"], len(settings["n_z"]), settings["n_test"]
+    if len(widths) != n_levels or not all(isinstance(one, tuple | list) for one in widths):
+        expected = f"one list of widths for each of {n_levels} levels"
+        advice = "Such as --set 'widths=((128, 128),)' for one level."
+        raise ValueError(refusal("--set", f"widths {widths!r}", expected, advice))
+    if n_test is not None and n_test < 2:
+        expected = "2 or more, or None: units are active where they vary with the document"
+        raise ValueError(refusal("--set", f"n_test {n_test!r}", expected))
+    if "n_epochs" not in settings["training"]:
+        found, advice = f"training {settings['training']!r}", "It replaces all of them: give each."
+        raise ValueError(refusal("--set", found, "n_epochs and the other settings", advice))
+
+
 def pieces(settings: Mapping[str, Any]) -> list[Piece]:
     """Return each arm of each collection and seed, in parts that follow one another."""
+    check(settings)
     out = []
     names = ("n_train", "n_test", "n_importance")
     shared = {name: settings[name] for name in names}

@@ -188,6 +188,17 @@ def test_text_goes_on_in_parts_and_stands_beside_a_unigram(run_tiny, monkeypatch
     assert all(len(line.get_xdata()) == 2 for line in gradients.lines)  # an epoch a part
 
 
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"widths": (8, 8)}, "widths (8, 8), expected one list of widths for each of 1 levels"),
+    ({"widths": ((8, 8), (4,))}, "for each of 1 levels"), ({"n_test": 1}, "n_test 1, expected 2"),
+    ({"training": {"batch_size": 64}}, "n_epochs and the other settings"),
+])  # fmt: skip
+def test_text_refuses_settings_that_every_piece_would_fail_on(changed, words, refused):
+    experiment = catalog.load("experiments", "iterative_inference_text")
+    settings = {**experiment.scales["quick"], "seeds": (0,), **changed}
+    assert words in refused(experiment.pieces, settings)
+
+
 def test_unigram_perplexity_of_even_counts_is_the_number_of_words(run_tiny):
     module = content("iterative_inference_text")
     even = np.full((3, WORDS), 4.0)

@@ -57,7 +57,7 @@ def test_a_datum_of_one_number_is_not_layer_normalised(refused):
 
 def test_data_out_of_all_proportion_are_not_blamed_on_a_step():
     x = torch.full((3, 4), 1e30)  # whose squares are no float32
-    with pytest.raises(RuntimeError, match="at iteration 0, .* Scale the data"):
+    with pytest.raises(RuntimeError, match=r"at iteration 0, .* Scale the data"):
         infer(GradientAscent(), model_of(4, (2,)), x, generator=seeded())
 
 

@@ -269,6 +269,21 @@ def test_a_loss_is_refused_in_words_that_give_its_limit(loss, first, n_x, limit,
         check_loss("train", loss, first, n_x, 3)
 
 
+def test_devices_folders_and_data_of_another_kind_are_refused(x, refused):
+    assert "device None, expected a name such as 'auto'" in refused(TrainingSettings, device=None)
+    assert replace(SETTINGS, device=torch.device("cpu")).device.type == "cpu"
+    modules = build()
+    message = refused(train, *modules, x, SETTINGS, folder=3)
+    assert "folder 3, expected a path, or None" in message
+    for data, words in ((x.to_sparse(), "sparse_coo"), (x.to(torch.complex64), "complex")):
+        for message in (
+            refused(train, *modules, data, SETTINGS),
+            refused(train, *modules, x, SETTINGS, validation=data),
+            refused(infer, modules[1], modules[0], data),
+        ):
+            assert f"x that is {words}, expected a dense tensor of reals" in message
+
+
 def test_classes_swapped_parts_and_no_settings_are_refused(x, refused):
     model, inference = build()
     assert "inference Direct" in refused(train, model, Direct, x, SETTINGS)

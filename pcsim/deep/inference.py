@@ -248,6 +248,10 @@ def _check_shape(where: str, model: LatentGaussian, x: Tensor) -> None:
     if not isinstance(x, Tensor):
         found, advice = f"x of type {type(x).__name__}", "Use torch.as_tensor."
         raise TypeError(refusal(where, found, "a tensor", advice))
+    if x.layout != torch.strided or x.is_complex():
+        kind = "complex" if x.is_complex() else f"{x.layout}".removeprefix("torch.")
+        advice = "Take x.to_dense() of a sparse tensor, or the parts of complex numbers."
+        raise TypeError(refusal(where, f"x that is {kind}", "a dense tensor of reals", advice))
     if x.ndim != 2 or x.shape[1] != model.n_x or len(x) == 0:
         found, expected = f"x of shape {tuple(x.shape)}", f"shape (B, {model.n_x}) with B above 0"
         raise ValueError(refusal(where, found, expected, "Flatten each example to one row."))

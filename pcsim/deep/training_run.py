@@ -7,6 +7,7 @@ a seed and the number of the step, so that nothing about it needs to be saved.
 from __future__ import annotations
 
 import contextlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -103,6 +104,9 @@ class TrainingRun(ABC):
     ) -> None:
         self.where, self.step, self.optimisers = where, step, optimisers
         self.epochs, self.group, self.identity = settings, group, identity
+        if folder is not None and not isinstance(folder, str | os.PathLike):
+            expected, advice = "a path, or None to keep nothing", "Such as folder='runs/first'."
+            raise TypeError(refusal(where, f"folder {folder!r}", expected, advice))
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
             found, expected = f"a file {self.folder}", "a folder, or a name that is free"

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from pcsim.deep.estimators import Estimator, Pathwise
 from pcsim.deep.objective import Annealing, Objective
 from pcsim.messages import check_choice, check_integer, check_number, refusal
@@ -76,6 +78,9 @@ class TrainingSettings:
         if self.largest_gradient is not None:
             check_number(where, "largest_gradient", self.largest_gradient, positive=True)
         check_choice(where, "precision", self.precision, PRECISIONS)
+        if not isinstance(self.device, str | torch.device):
+            found, expected = f"device {self.device!r}", "a name such as 'auto', 'cpu' or 'cuda:0'"
+            raise TypeError(refusal(where, found, expected, "Leave it out for 'auto'."))
         self._check_bound(where)
 
     def _check_bound(self, where: str) -> None:

@@ -34,6 +34,7 @@ from pcsim.deep.training_step import (
     check_finite_step,
     check_loss,
     generator_for,
+    learning,
     shuffled,
 )
 from pcsim.messages import check_number, refusal
@@ -190,7 +191,7 @@ class Run(TrainingRun):
     def learn(self, epoch: int) -> float:
         """Go once through the examples; return the mean energy met on the way."""
         settings, device = self.settings, self.group.device
-        self.step.train()
+        learning(self.step)
         order = shuffled(len(self.examples), settings.seed, epoch).to(device)
         whole = self.batch_size * self.group.count
         n_steps = len(self.examples) // whole

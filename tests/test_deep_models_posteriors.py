@@ -13,9 +13,7 @@ from deep_cases import normal
 from torch.distributions import MultivariateNormal, Normal
 
 from pcsim.deep.flows import Flow, Flowed
-from pcsim.deep.inference import infer
 from pcsim.deep.inference_direct import Direct
-from pcsim.deep.inference_gradient import GradientAscent
 from pcsim.deep.latent_gaussian import LatentGaussian
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.objective import Objective
@@ -304,35 +302,6 @@ def test_gradient_reaches_flow_and_context(model, generator):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in q.flows[0].parameters())
     assert context.grad is not None
     assert context.grad.any()
-
-
-def test_a_context_of_one_row_is_that_of_every_example(model, generator):
-    flows = [Flow(k, "planar", n_context=2, generator=generator) for k in SIZES]
-    for flow in flows:
-        for one in flow.parameters():
-            torch.nn.init.normal_(one, generator=generator)
-    row = normal(generator, 1, 2)
-    whole = Flowed.at_prior(model, 4, flows, row.repeat(4, 1))
-    start = partial(Flowed.at_prior, flows=flows, context=row)
-    for shared in (start(model, 4), start(model, 4).detached()):
-        assert shared.context.shape == (4, 2)
-        for a, b in zip(shared.centre(model), whole.centre(model), strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=0)
-    x = torch.zeros(4, 5).double()
-    for inference in (Direct(model, start=start), GradientAscent(start=start, n_iterations=2)):
-        q = infer(inference, model, x, generator=generator).q
-        assert q.context.shape == (4, 2)
-
-
-def test_every_parameter_of_a_planar_flow_has_a_gradient(generator):
-    """Weights that were saved when it had a parameter of no numbers still fit."""
-    flow = Flow(3, "planar", n_steps=2, generator=generator)
-    shifted, log_determinant = flow(torch.randn(5, 3, generator=generator))
-    (shifted.square().sum() + log_determinant.sum()).backward()
-    assert all(one.grad is not None and one.grad.any() for one in flow.parameters())
-    saved = {f"steps.{i}.vectors": torch.full((7,), 0.7) for i in range(2)}
-    saved |= {f"steps.{i}.of_context": torch.zeros(7, 0) for i in range(2)}
-    flow.load_state_dict(saved)
 
 
 def test_flows_of_other_sizes_are_refused(model, generator, refused):

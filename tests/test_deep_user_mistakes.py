@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from pcsim.deep.convolutional import Convolutional, ConvolutionalDecoder, ConvolutionalEncoder
 from pcsim.deep.evaluation import elbo, log_likelihood, perplexity
 from pcsim.deep.evaluation_information import active_units, mutual_information
-from pcsim.deep.flows import Flow, Flowed
 from pcsim.deep.inference import infer
 from pcsim.deep.inference_direct import Direct
 from pcsim.deep.inference_exact import Exact as LinearExact
@@ -35,9 +33,8 @@ from pcsim.deep.pc_newton import Exact, GaussNewton
 from pcsim.deep.pc_trace import predictive_coding
 from pcsim.deep.pc_training import train as train_network
 from pcsim.deep.pc_training_settings import PCTrainingSettings
-from pcsim.deep.posteriors import FullCovariance, MeanField, Point, TopDown
+from pcsim.deep.posteriors import MeanField
 from pcsim.deep.training import TrainingSettings, restore, train
-from pcsim.priors import Flat, GaussianPrior, SparsePrior
 
 
 def chain(*sizes, act=nn.Tanh, **energies):
@@ -58,10 +55,6 @@ def autoencoder(**changes):
     draw = torch.Generator().manual_seed(0)
     model = LatentGaussian(6, (3,), Gaussian(1.0), generator=draw, **changes)
     return model, Direct(model, widths=[[8]], generator=draw)
-
-
-def flowed(model, n_examples):
-    return Flowed.at_prior(model, n_examples, [Flow(n, "planar") for n in model.n_z])
 
 
 SHORT = TrainingSettings(n_epochs=2, batch_size=10, device="cpu")
@@ -216,74 +209,6 @@ def test_classes_and_swapped_objects_are_refused(refused):
     for wrong in (GradientDescent, "adam"):
         assert "Give the object itself" in refused(settle, network, clamp, wrong)
         assert "Give the object itself" in refused(PlainTrainer, network, wrong, learning_rate=0.1)
-
-
-@pytest.mark.parametrize(
-    ("priors", "words"),
-    [
-        (SparsePrior(), "Write [prior]"),
-        ([SparsePrior()], "1 priors, expected 2"),
-        ([None, SparsePrior], "priors[1] SparsePrior"),
-        ([0.7, None], "priors[0] 0.7"),
-        ([GaussianPrior(np.zeros(2)), None], "priors[0] with a mean of shape (2,)"),
-        ([None, GaussianPrior(precision=4 * np.eye(3))], "expected a number or (2,) or (2, 2)"),
-    ],
-)
-def test_priors_that_do_not_fit_the_levels_are_refused(priors, words, refused):
-    assert words in refused(LatentGaussian, 6, (3, 2), priors=priors)
-
-
-def test_models_with_further_priors_are_not_sampled(refused):
-    draw = torch.Generator()
-    model = LatentGaussian(6, (3, 2), priors=[None, SparsePrior(4.0)])
-    assert "further priors" in refused(model.sample, 5, draw)
-    assert LatentGaussian(6, (3,), priors=[Flat()]).sample(5, draw)[0].shape == (5, 6)
-
-
-@pytest.mark.parametrize(
-    "family", [MeanField, TopDown, Point, FullCovariance, flowed], ids=lambda one: one.__name__
-)
-@pytest.mark.parametrize("sizes", [(3,), (3, 2, 2), (2, 3), (3, 4)])
-def test_posteriors_of_other_models_are_refused(family, sizes, refused):
-    model, other = LatentGaussian(6, (3, 2)), LatentGaussian(6, sizes)
-    start = getattr(family, "at_prior", family)
-    x, draw = torch.zeros(4, 6), torch.Generator()
-    words = f"q of levels of {sizes} latents, expected (3, 2)"
-    assert words in refused(elbo, model, x, start(other, 4), generator=draw)
-    if family is not Point:
-        assert words in refused(log_likelihood, model, x, start(other, 4), generator=draw)
-    single = start(model, 4)
-    message = refused(elbo, model.double(), x.double(), single, generator=draw)
-    assert "q of float32 on cpu, expected float64 on cpu" in message
-
-
-def test_networks_are_for_the_levels_they_were_made_for(refused):
-    made = Direct(LatentGaussian(6, (3, 2)), start=FullCovariance.at_prior, widths=[[8]])
-    message = refused(made.posterior, LatentGaussian(6, (2, 3)), torch.zeros(4, 6))
-    assert "(2, 3) latents" in message
-
-
-def test_one_number_in_place_of_a_size_a_layer_is_refused(refused):
-    shape = (1, 8, 8)
-    assert "Write (8,)" in refused(FullyConnected, 3, 8)
-    assert "Write (8,)" in refused(ConvolutionalDecoder, 3, shape, channels=8)
-    assert "Write (8,)" in refused(ConvolutionalEncoder, shape, 8)
-    assert "Write (4,)" in refused(Convolutional, shape=shape, channels=4)
-    assert "Write ((32,),)" in refused(Convolutional, shape=shape, channels=(4,), widths=(32,))
-    assert "channels 0" in refused(ConvolutionalDecoder, 3, shape, channels=(8, 0))
-
-
-@pytest.mark.parametrize("generator", [3, 0])
-def test_a_seed_in_place_of_a_generator_is_refused(generator, refused):
-    for make, given in (
-        (LatentGaussian, (6, (3,))),
-        (FullyConnected, (3, (8,))),
-        (ConvolutionalEncoder, ((1, 8, 8), (4,))),
-        (ConvolutionalDecoder, (3, (1, 8, 8), (4,))),
-        (Flow, (3,)),
-    ):
-        message = refused(make, *given, generator=generator)
-        assert f"{make.__name__}: found generator {generator}" in message
 
 
 @pytest.mark.parametrize("limits", [(0.0, math.nan), (1.0, 0.0), (0.0, 0.95), (0.5, 0.5)])

@@ -67,7 +67,8 @@ def log_likelihood(
     .. math:: \log p(x) \approx \log \frac{1}{S} \sum_s \frac{p(x, z_s)}{q(z_s|x)}, \quad
         z_s \sim q
 
-    A lower bound in expectation, and tight as S grows.
+    A lower bound in expectation, and tight as S grows. With further priors of the model (`priors=`)
+    their constants are missing.
 
     Parameters
     ----------

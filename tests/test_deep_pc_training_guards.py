@@ -11,10 +11,11 @@ import torch
 from pc_cases import filled, tensor
 from test_deep_pc_training import RULES, SETTINGS, build, half_squares
 from torch import nn
+from torch.nn.utils import prune
 
 from pcsim.deep import training_run
 from pcsim.deep.checkpoint import load_checkpoint
-from pcsim.deep.pc_energy import BinaryCrossEntropy
+from pcsim.deep.pc_energy import BinaryCrossEntropy, SquaredError
 from pcsim.deep.pc_hybrid import amortized_gradients
 from pcsim.deep.pc_inference import GradientDescent
 from pcsim.deep.pc_network import Node, PCNetwork, Prior
@@ -306,3 +307,23 @@ def test_backpropagation_goes_through_a_prior_beside_an_input(rng):
     assert done.history[0]["train"] == pytest.approx(energy, rel=1e-12)
     moved = mean - 0.1 * (error @ weight[:, 3:]).mean(0)
     assert torch.allclose(root.predict.mean, moved, atol=1e-12)
+
+
+def pruned(seed):
+    """A network of which a quarter of the first weights is cut off."""
+    body = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for one in body.parameters():
+            one.copy_(torch.randn(one.shape, generator=rng, dtype=one.dtype))
+    prune.l1_unstructured(body[0], "weight", amount=0.25)
+    return predictive_coding(body, output=SquaredError(0.7))
+
+
+def test_pruned_networks_are_restored_whatever_their_weights_were(clamp, tmp_path):
+    first, second = pruned(0), pruned(1)
+    train(first, clamp, SETTINGS, folder=tmp_path, progress=False)
+    restore(second, tmp_path)
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(first(clamp["input"]), second(clamp["input"]))

@@ -220,8 +220,10 @@ def _different(where: str, saved: Mapping[str, Any], own: Mapping[str, Any]) -> 
 
 
 def _of_module(name: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[str, str]]:
+    # Of pruning and the older weight_norm: the weight itself, computed anew at every call.
+    made = {one.rpartition("_")[0] for one in module._parameters if one.endswith(("_orig", "_g"))}
     for key, value in vars(module).items():
-        if not key.startswith("_") and key != "training":
+        if not key.startswith("_") and key != "training" and key not in made:
             yield from described(f"{name}.{key}", value, seen)
     for key, one in module.named_parameters(recurse=False):
         kind = "learned" if one.requires_grad else "fixed"

@@ -305,3 +305,8 @@ def test_scales_of_more_branches_than_python_recurses():
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))
     few, many = (float(mupc(Parallel(n))(x).detach().std()) for n in (8, 1100))
     assert 0.5 < many / few < 2.0
+
+
+def test_masks_that_are_no_masks_are_refused(refused):
+    clamp = {"input": drawn(2, 4), "output": Masked(drawn(2, 3), [True] * 3)}
+    assert "a mask of list" in refused(infer, chain(), clamp)

@@ -13,9 +13,10 @@ from pcsim.deep.pc_clamp import Masked
 from pcsim.deep.pc_descent import GradientDescent
 from pcsim.deep.pc_energy import BinaryCrossEntropy, CrossEntropy, SquaredError
 from pcsim.deep.pc_errors import ErrorOptimisation
+from pcsim.deep.pc_hybrid import guess, hybrid_step, reverse_chain
 from pcsim.deep.pc_inference import infer
 from pcsim.deep.pc_learning import energy_gradients, local_gradients, train_step
-from pcsim.deep.pc_network import Node, PCNetwork
+from pcsim.deep.pc_network import Node, PCNetwork, Prior
 from pcsim.deep.pc_newton import Exact, GaussNewton
 from pcsim.deep.pc_rules import InferenceLearning
 from pcsim.deep.pc_trace import predictive_coding
@@ -262,3 +263,135 @@ def test_masked_outputs_teach_in_a_step():
         for rule in ("energy", "local") * 20
     ]
     assert energies[-1] < energies[0]
+
+
+def branching(*, learnable=True):
+    """Return a graph of one input, a hidden node and two outputs, with precisions a unit."""
+    sizes = {"h": ("x", 3, 4), "y": ("h", 4, 2), "w": ("h", 4, 3)}
+    nodes = []
+    for number, (name, (parent, m, n)) in enumerate(sizes.items()):
+        layer = nn.Sequential(nn.Tanh(), nn.Linear(m, n)).double()
+        with torch.no_grad():
+            for one in layer.parameters():
+                one.copy_(0.5 * drawn(*one.shape, seed=number))
+        precision = (0.5 + torch.arange(n) / 2 + number).double()
+        nodes.append(Node(name, (parent,), layer, SquaredError(precision, learnable=learnable)))
+    return PCNetwork(["x"], nodes, outputs=["y", "w"])
+
+
+ROWS = torch.tensor([True, False, True, False, False])[:, None]
+CLAMPS = {
+    "outputs that differ": {"y": ROWS, "w": ~ROWS},
+    "one output in some rows": {"y": ROWS},
+    "a hidden part above them": {"h": torch.tensor([True, True, False, False]), "y": ROWS},
+    "a hidden part alone": {"h": torch.tensor([True, True, False, False])},
+    "units of an output": {"w": torch.tensor([True, False, True]), "y": ROWS},
+}
+
+
+@pytest.mark.parametrize("masks", CLAMPS.values(), ids=list(CLAMPS))
+@pytest.mark.parametrize("method", METHODS[:3])
+def test_each_example_is_what_it_is_alone(masks, method):
+    network, x = branching(), drawn(5, 3)
+    values = {"h": drawn(5, 4, seed=1), "y": drawn(5, 2, seed=2), "w": drawn(5, 3, seed=3)}
+    whole = {n: Masked(values[n], mask.expand_as(values[n])) for n, mask in masks.items()}
+    found = infer(network, {"x": x} | whole, method)
+    slopes = energy_gradients(network, found.states, idle=found.idle, unseen=found.unseen)
+    local = local_gradients(network, found.states, idle=found.idle, unseen=found.unseen)
+    total = {name: torch.zeros_like(slope) for name, slope in slopes.items()}
+    for row in range(5):
+        here = slice(row, row + 1)
+        part = {name: Masked(one.value[here], one.mask[here]) for name, one in whole.items()}
+        alone = infer(network, {"x": x[here]} | part, method)
+        torch.testing.assert_close(found.energy[here], alone.energy)
+        for name, state in alone.states.items():
+            torch.testing.assert_close(found.states[name][here], state)
+        own = energy_gradients(network, alone.states, idle=alone.idle, unseen=alone.unseen)
+        for name, slope in own.items():
+            total[name] += slope / 5
+    for name, slope in total.items():
+        torch.testing.assert_close(slopes[name], slope)
+        torch.testing.assert_close(local[name], slope)
+    for name in found.idle:
+        predicted = network.predict(name, found.states).detach()
+        torch.testing.assert_close(found.states[name], predicted)
+
+
+def test_a_generative_network_of_which_nothing_is_held():
+    prior = Prior(torch.tensor([0.3, -0.2]).double())
+    layer = nn.Linear(2, 3).double()
+    nodes = [Node("z", (), prior, SquaredError(0.7)), Node("y", ("z",), layer, SquaredError(2.0))]
+    network = PCNetwork([], nodes)
+    clamp = {"y": Masked(drawn(4, 3), torch.zeros(1, dtype=torch.bool))}
+    for method in METHODS:
+        found = infer(network, clamp, method)
+        assert not found.energy.any()
+        torch.testing.assert_close(found.states["z"], prior.mean.expand(4, 2))
+    kept = found.states["z"].clone()
+    prior.mean += 1.0
+    assert torch.equal(found.states["z"], kept)
+    train_step(network, clamp, METHODS[0], torch.optim.SGD(network.parameters(), 0.1))
+
+
+class Softplus(nn.Module):
+    """An energy whose slope is not 0 at its mean, and that does not say what each unit adds."""
+
+    quadratic, precision = True, 1.0
+
+    def forward(self, state, prediction):
+        return nn.functional.softplus(state - prediction).flatten(1).sum(1)
+
+    def weighted_error(self, state, prediction):
+        return (state - prediction).sigmoid()
+
+    def curvature(self, direction, prediction, state):
+        slope = (state - prediction).sigmoid()
+        return slope * (1 - slope) * direction
+
+    def mean(self, prediction):
+        return prediction
+
+
+def test_rules_agree_for_an_energy_of_ones_own_with_examples_unseen():
+    network, x, y = classifier(Softplus()), drawn(5, 3), drawn(5, 5, seed=1)
+    found = infer(network, {"input": x, "output": Masked(y, ROWS)}, METHODS[0])
+    alone = infer(network, {"input": x[ROWS[:, 0]], "output": y[ROWS[:, 0]]}, METHODS[0])
+    torch.testing.assert_close(found.energy[ROWS[:, 0]], alone.energy)
+    expected = energy_gradients(network, alone.states)
+    for rule in (energy_gradients, local_gradients):
+        slopes = rule(network, found.states, idle=found.idle, unseen=found.unseen)
+        for name, slope in slopes.items():
+            torch.testing.assert_close(slope, expected[name] * 2 / 5)
+
+
+def test_hooks_that_are_not_odd_meet_the_slope_itself_under_both_rules():
+    network, x, y = classifier(SquaredError(0.7)), drawn(5, 3), drawn(5, 5, seed=1)
+    states = infer(network, {"input": x, "output": y}).states
+    plain = energy_gradients(network, states)["body.2.weight"]
+    network.body[2].weight.register_hook(lambda slope: slope.clamp(min=0.0))
+    for rule in (energy_gradients, local_gradients):
+        slope = rule(network, states)["body.2.weight"]
+        torch.testing.assert_close(slope, plain.clamp(min=0.0))
+
+
+def test_a_threshold_looks_at_what_was_seen():
+    network, x, y = classifier(SquaredError(0.7)), drawn(40, 3), drawn(40, 5, seed=1)
+    known = (torch.arange(40) < 4)[:, None]
+    method = GradientDescent(n_steps=50, step=0.1, threshold=0.3)
+    alone = infer(network, {"input": x[:4], "output": y[:4]}, method)
+    among = infer(network, {"input": x, "output": Masked(y, known)}, method)
+    assert among.n_steps == alone.n_steps > 0
+
+
+def test_a_hybrid_step_starts_what_is_not_held_at_the_guess():
+    network, y = classifier(SquaredError(0.7)), drawn(4, 5)
+    amortizer = reverse_chain(network)
+    known = torch.tensor([True, False, True, False])[:, None]
+    label = drawn(4, 3, seed=1)
+    clamp = {"output": y, "input": Masked(torch.where(known, label, 77.0), known)}
+    begin = guess(amortizer, clamp)
+    optimisers = tuple(torch.optim.SGD(one.parameters(), 0.1) for one in (network, amortizer))
+    method = GradientDescent(n_steps=0)
+    found = hybrid_step(network, amortizer, clamp, method, optimisers=optimisers)
+    expected = torch.where(known, label, begin["input"])
+    torch.testing.assert_close(found.states["input"], expected)

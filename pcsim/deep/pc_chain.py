@@ -171,7 +171,8 @@ def is_flatten(part: nn.Module) -> bool:
 
 def is_flattening(step: Operation) -> bool:
     """Return whether an operation is `torch.flatten(x, 1)` or `x.flatten(1)`."""
-    if operation_name(step.target) != FLATTEN or step.kind == "get_attr":
+    called = step.kind in ("call_function", "call_method")
+    if not called or operation_name(step.target) != FLATTEN:
         return False
     settings = {
         **dict(zip(("start_dim", "end_dim"), step.arguments[1:], strict=False)),

@@ -104,9 +104,10 @@ def check_free(
 def check_seen(where: str, name: str, energy: Energy, mask: Tensor) -> None:
     """Refuse a mask of an output that its energy does not allow."""
     kind = type(energy).__name__
-    if not hasattr(energy, "terms"):
+    apart = bool((mask.flatten(1).any(1) != mask.flatten(1).all(1)).any())
+    if apart and not hasattr(energy, "terms"):
         found = f"{name!r} with {kind} held in part"
-        advice = "Hold all of it or nothing, or give the energy a method `terms`."
+        advice = "Mask whole examples, or give the energy a method `terms`."
         raise ValueError(refusal(where, found, "an energy that says what each unit adds", advice))
     if isinstance(energy, CrossEntropy) and bool((mask.any(1) != mask.all(1)).any()):
         found = f"a mask of {name!r} that parts the classes of an example"

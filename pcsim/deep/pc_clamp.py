@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +19,8 @@ from pcsim.deep.pc_checks import (
     check_type,
     check_values,
 )
-from pcsim.deep.pc_energy import Seen, SquaredError
-from pcsim.deep.pc_network import PCNetwork, States, for_all
+from pcsim.deep.pc_energy import Seen, SquaredError, whole
+from pcsim.deep.pc_network import Node, PCNetwork, States, for_all
 from pcsim.messages import refusal
 
 __all__ = ["Clamp", "Masked", "Problem", "pose", "seeing"]
@@ -63,6 +63,8 @@ class Problem:
     unseen: States
     """Node -> units that are idle in some examples: of outputs, what was not held; of hidden nodes,
     where nothing is held below them."""
+    nothing: Tensor
+    """The energy of no node, (batch,)."""
     at_rest: bool = False
     """Whether free nodes start where their parents predict them."""
 
@@ -80,8 +82,7 @@ class Problem:
     def energy(self, states: Mapping[str, Tensor]) -> Tensor:
         """Return the energy of every example, (batch,), without idle nodes."""
         nodes = self.network.nodes
-        first = next(iter(self.start.values()))
-        total = first.new_zeros(len(first))
+        total = self.nothing
         for name in self.active:
             total = total + nodes[name].energy(states[name], self.predict(name, states))
         return total
@@ -95,14 +96,15 @@ class Problem:
 
     def finish(self, states: Mapping[str, Tensor]) -> States:
         """Return all activities, idle ones at their prediction."""
-        given = {name: state.detach() for name, state in states.items()}
+        found = {name: state.detach() for name, state in states.items()}
         with torch.no_grad():
-            n = len(next(iter(given.values())))
-            found = self.network.feedforward(given, n_examples=n)
-            for name in [name for name in self.network.nodes if name in self.unseen]:
-                mean = self.network.nodes[name].energy.mean(self.predict(name, found))
-                found[name] = torch.where(self.unseen[name], mean, found[name])
-        return {name: own(state) for name, state in found.items()}
+            for name, node in self.network.nodes.items():
+                if name in found and name not in self.unseen:
+                    continue
+                mean = expected(node, self.predict(name, found), len(self.nothing))
+                seen = found.get(name)
+                found[name] = mean if seen is None else torch.where(self.unseen[name], mean, seen)
+        return {name: found[name] for name in self.network.names}
 
 
 def pose(
@@ -148,63 +150,62 @@ def pose(
         check_values(where, f"initial {name!r}", value)
         begin[name] = ordinary(value.detach())
     check_together(where, network, given, begin)
-    resting = at_rest_below(network, held, masked)
-    idle = tuple(name for name in reversed(network.nodes) if everywhere(resting[name]))
+    below = at_rest_below(network, held, masked)
+    idle = tuple(
+        name for name in reversed(network.nodes)
+        if name not in held and everywhere(at_rest(below[name], masked.get(name)))
+    )  # fmt: skip
     masked = {name: value for name, value in masked.items() if name not in idle}
-    unseen = {name: ~masked[name][1] for name in outer(network, masked, idle)}
-    for name, units in unseen.items():
-        value, mask = masked.pop(name)
+    for name in [n for n in masked if n in network.nodes and everywhere(below[n])]:
+        value, mask = masked[name]
         check_seen(where, name, network.nodes[name].energy, mask)
-        held[name] = value.masked_fill(units, 0.0)
+        held[name] = value.masked_fill(~mask, 0.0)
     free = tuple(name for name in network.names if name not in held)
     check_free(where, network, free, idle, masked)
     n = len(next(iter(given.values())))
     with torch.no_grad():
         states, predictions = lay_out(where, network, given | begin | held, masked, idle, n)
-    held |= {name: states[name] for name in network.inputs if everywhere(resting[name])}
-    masked = {name: value for name, value in masked.items() if name not in held}
+    held |= {n: states[n] for n in network.inputs if n not in held and everywhere(below[n])}
     moving = tuple(name for name in free if name not in idle and name not in held)
-    unseen |= unseen_examples(network, moving, resting, states)
+    unseen = unseen_units((*moving, *masked), network, below, masked, states)
+    masked = {name: value for name, value in masked.items() if name not in held}
     constant = {
         name: prediction
         for name, prediction in predictions.items()
         if all(parent in held for parent in network.nodes[name].parents)
     }
-    at_rest = not begin and not masked
-    network = seeing(network, unseen)
-    return Problem(network, held, masked, moving, idle, constant, states, unseen, at_rest)
+    nothing = next(iter(given.values())).new_zeros(n)
+    network, begins = seeing(network, unseen), not begin and not masked
+    return Problem(
+        network, held, masked, moving, idle, constant, states, unseen, nothing, begins
+    )  # fmt: skip
 
 
-def outer(network: PCNetwork, masked: Collection[str], idle: Collection[str]) -> list[str]:
-    """Return the masked nodes that something predicts and that predict idle nodes at most."""
-    return [
-        name for name in masked
-        if name in network.nodes and all(child in idle for child in network.children_of(name))
-    ]  # fmt: skip
-
-
-def unseen_examples(
+def unseen_units(
+    names: Iterable[str],
     network: PCNetwork,
-    moving: Sequence[str],
-    resting: Mapping[str, Tensor | bool],
+    below: Mapping[str, Tensor | bool],
+    masked: Mapping[str, tuple[Tensor, Tensor]],
     states: Mapping[str, Tensor],
 ) -> States:
-    """Return the units of hidden nodes in examples below which nothing is held."""
+    """Return the units of predicted nodes that are not held where nothing below them is."""
     found: States = {}
-    for name in moving:
-        rows = resting[name]
-        known = name in network.nodes and hasattr(network.nodes[name].energy, "terms")
-        if known and isinstance(rows, Tensor) and bool(rows.any()):
-            found[name] = rows.view(-1, *[1] * (states[name].ndim - 1)).expand_as(states[name])
+    for name in dict.fromkeys(names):
+        if name not in network.nodes or below[name] is False:
+            continue
+        rows = torch.as_tensor(below[name], device=states[name].device).view(-1)
+        units = rows.view(-1, *[1] * (states[name].ndim - 1)).expand_as(states[name])
+        if name in masked:
+            units = units & ~masked[name][1]
+        if bool(units.any()):
+            found[name] = units
     return found
 
 
 def seeing(network: PCNetwork, unseen: Mapping[str, Tensor]) -> PCNetwork:
     """Return the network with energies of what was seen; these units of these nodes were not."""
     for name, units in unseen.items():
-        energy = network.nodes[name].energy
-        whole = energy.energy if isinstance(energy, Seen) else energy
-        network = network.with_energy(name, Seen(whole, units))
+        network = network.with_energy(name, Seen(whole(network.nodes[name].energy), units))
     return network
 
 
@@ -236,7 +237,7 @@ def lay_out(
             continue
         prediction = predicted(where, network, name, states)
         predictions[name] = prediction.detach()
-        mean = own(for_all(node.energy.mean(prediction), n))
+        mean = expected(node, prediction, n)
         state = known[name].detach() if name in known else mean
         check_shape(where, name, state, mean)
         if name in masked:
@@ -281,11 +282,12 @@ def split_clamp(
         network.check_name(where, name)
         if isinstance(value, Masked):
             check_values(where, f"clamp {name!r}", value.value)
-            if value.mask.dtype != torch.bool:
-                found = f"a mask of {value.mask.dtype} for {name!r}"
+            kind = getattr(value.mask, "dtype", type(value.mask).__name__)
+            if kind is not torch.bool:
+                found = f"a mask of {kind} for {name!r}"
                 raise TypeError(refusal(where, found, "a boolean mask, True where held"))
             try:
-                mask = value.mask.expand_as(value.value)
+                mask = value.mask.to(value.value.device).expand_as(value.value)
             except RuntimeError:
                 found = f"a mask of shape {tuple(value.mask.shape)} for {name!r}"
                 expected = f"one that broadcasts to {tuple(value.value.shape)}"
@@ -303,19 +305,22 @@ def split_clamp(
 def at_rest_below(
     network: PCNetwork, held: States, masked: Mapping[str, tuple[Tensor, Tensor]]
 ) -> dict[str, Tensor | bool]:
-    """Return of every node in which examples, (batch,), nothing is held in it and below it.
+    """Return of every node in which examples, (batch,), nothing is held in what it predicts.
 
     One truth where all examples are alike.
     """
     found: dict[str, Tensor | bool] = {}
     for name in reversed(network.names):
-        resting: Tensor | bool = name not in held
-        if name in masked and name in network.nodes:  # what is held of an input costs nothing
-            resting = ~masked[name][1].flatten(1).any(1)
+        below: Tensor | bool = True
         for child in network.children_of(name):
-            resting = resting & found[child]
-        found[name] = resting
+            below = below & (child not in held and at_rest(found[child], masked.get(child)))
+        found[name] = below
     return found
+
+
+def at_rest(below: Tensor | bool, part: tuple[Tensor, Tensor] | None) -> Tensor | bool:
+    """Return in which examples nothing is held below a node nor, by value and mask, in it."""
+    return below if part is None else below & ~part[1].flatten(1).any(1)
 
 
 def everywhere(resting: Tensor | bool) -> bool:
@@ -323,6 +328,7 @@ def everywhere(resting: Tensor | bool) -> bool:
     return bool(resting.all()) if isinstance(resting, Tensor) else resting
 
 
-def own(state: Tensor) -> Tensor:
-    """Return an activity, a copy where it would show a parameter: the mean of a prior."""
-    return state.detach().clone() if state.requires_grad else state
+def expected(node: Node, prediction: Tensor, n: int) -> Tensor:
+    """Return what a node is expected to be, (n, ...): of a root a copy, not its own mean."""
+    mean = for_all(node.energy.mean(prediction), n)
+    return mean if node.parents else mean.detach().clone()

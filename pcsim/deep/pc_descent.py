@@ -203,10 +203,10 @@ def mean_error(problem: Problem, states: States, *, learning: bool) -> float:
             for k in problem.active
         ]
         errors = [
-            error.masked_fill(problem.unseen[k], 0.0) if k in problem.unseen else error
+            error.masked_select(~problem.unseen[k]) if k in problem.unseen else error
             for k, error in zip(problem.active, errors, strict=True)
         ]
-    return float(sum(e.sum() for e in errors)) / sum(e.numel() for e in errors)
+    return float(sum(e.sum() for e in errors)) / max(1, sum(e.numel() for e in errors))
 
 
 def largest(moves: States) -> float:

@@ -22,8 +22,8 @@ __all__ = [
     "Energy",
     "Seen",
     "SquaredError",
-    "seen_energy",
     "summed",
+    "whole",
 ]
 
 
@@ -149,21 +149,14 @@ class SquaredError(nn.Module):
         return SquaredError(self.precision * factor)
 
 
-def seen_energy(energy: Energy, state: Tensor, prediction: Tensor, unseen: Tensor | None) -> Tensor:
-    """Return the energy of every example without units that were not seen, if any, (batch,)."""
-    if unseen is None:
-        return energy(state, prediction)
-    terms: Tensor = cast(Any, energy).terms(state, prediction)
-    return terms.masked_fill(unseen, 0.0).flatten(1).sum(1)
-
-
 @final
 class Seen(nn.Module):
-    """An energy of those units of a held node that were seen; others weigh and teach nothing.
+    """An energy of those units of a node that were seen; others weigh and teach nothing.
 
     The density of those that were seen is that of all, the others integrated out: units of squared
     errors and of binary cross-entropies are independent. The classes of a `CrossEntropy` are not,
-    and are seen together or not at all, activities of 0 standing for those that were not.
+    and are seen together or not at all, activities of 0 standing for those that were not. So are
+    the units of an energy without `terms`.
     """
 
     quadratic = False
@@ -179,7 +172,10 @@ class Seen(nn.Module):
 
     def forward(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return the energy of every example, (batch,)."""
-        return seen_energy(self.energy, state, prediction, self.unseen)
+        if not hasattr(self.energy, "terms"):
+            return self.energy(state, prediction).masked_fill(self.unseen.flatten(1).all(1), 0.0)
+        terms: Tensor = cast(Any, self.energy).terms(state, prediction)
+        return terms.masked_fill(self.unseen, 0.0).flatten(1).sum(1)
 
     def weighted_error(self, state: Tensor, prediction: Tensor) -> Tensor:
         """Return that of the energy, 0 where nothing was seen."""
@@ -197,6 +193,11 @@ class Seen(nn.Module):
     def scaled(self, factor: Tensor | float) -> Seen:
         """Return that of the energy times a number, of the same units."""
         return Seen(self.energy.scaled(factor), self.unseen)
+
+
+def whole(energy: Energy) -> Energy:
+    """Return an energy of all units, whether some were seen or all."""
+    return energy.energy if isinstance(energy, Seen) else energy
 
 
 def summed(energies: Tensor) -> Tensor:

@@ -7,15 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from pcsim.deep.pc_checks import (
-    check_together,
-)
-from pcsim.deep.pc_clamp import (
-    Clamp,
-    Masked,
-    pose,
-    split_clamp,
-)
+from pcsim.deep.pc_checks import check_together
+from pcsim.deep.pc_clamp import Clamp, Masked, pose, split_clamp
 from pcsim.deep.pc_network import PCNetwork, States
 from pcsim.deep.run_identity import data_digest
 from pcsim.messages import refusal

@@ -15,11 +15,7 @@ from torch import Tensor
 
 from pcsim.deep.grad_mode import recording
 from pcsim.deep.pc_chain import Chain, chain_of
-from pcsim.deep.pc_checks import (
-    check_target,
-    check_together,
-    check_values,
-)
+from pcsim.deep.pc_checks import check_target, check_together, check_values
 from pcsim.deep.pc_column import ColumnBuffers, column_buffers, lie_plainly
 from pcsim.deep.pc_descent import GradientDescent, steps_of
 from pcsim.deep.pc_errors import ErrorOptimisation

@@ -19,6 +19,8 @@ from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from pcsim.deep.grad_mode import recording
 from pcsim.deep.pc_chain import chain_of
+from pcsim.deep.pc_clamp import seeing
+from pcsim.deep.pc_energy import whole
 from pcsim.deep.pc_fused import FusedLoop
 from pcsim.deep.pc_network import Node, PCNetwork, States
 from pcsim.deep.pc_plain import own_parameters, runs_as
@@ -69,7 +71,7 @@ def energy_gradients(
     held = {name: state.detach() for name, state in states.items()}
     if not parameters:
         return {}
-    energy = network.energy(held, idle=idle, unseen=unseen).mean()
+    energy = seeing(network, unseen).energy(held, idle=idle).mean()
     if not energy.requires_grad:
         return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     found = torch.autograd.grad(energy, list(parameters.values()), allow_unused=True)
@@ -114,17 +116,13 @@ def local_gradients(
     }
     held = {name: state.detach() for name, state in states.items()}
     factors = factors or {}
-    for name, node in network.nodes.items():
+    for name, node in seeing(network, unseen).nodes.items():
         if name in idle:
             continue
-        if name in unseen:
-            with torch.no_grad():
-                mean = node.energy.mean(network.predict(name, held))
-                held[name] = torch.where(unseen[name], mean, held[name])
         for parameter, gradient in node_rules(network, node, held, factors.get(name, 1.0)):
             if id(parameter) in names:
                 found[names[id(parameter)]] += gradient
-        log_precision = getattr(node.energy, "log_precision", None)
+        log_precision = getattr(whole(node.energy), "log_precision", None)
         if log_precision is not None and id(log_precision) in names:
             error = held[name] - network.predict(name, held).detach()
             terms = 0.5 * (log_precision.detach().exp() * error.square() - 1) / len(error)
@@ -164,18 +162,18 @@ def node_rules(
         return
     n = len(states[node.name])
     error = factor * node.energy.weighted_error(states[node.name], prediction.detach()) / n
-    error = error.sum_to_size(prediction.shape)
+    slope = -error.sum_to_size(prediction.shape)
     heard = whole_uses(heard, prediction)
     ruled = {id(p) for layer, _, _ in heard for p in own_parameters(layer) or ()}
     others = [p for p in parameters_of(network, node) if p.requires_grad and id(p) not in ruled]
     wanted: list[Any] = [*(edge for _, _, edge in heard), *others]
-    pulled = torch.autograd.grad(prediction, wanted, error, allow_unused=True)
+    pulled = torch.autograd.grad(prediction, wanted, slope, allow_unused=True)
     for parameter, gradient in zip(others, pulled[len(heard) :], strict=True):
         if gradient is not None:
-            yield parameter, -gradient
+            yield parameter, gradient
     for (layer, rate, _), delta in zip(heard, pulled[: len(heard)], strict=True):
         if delta is not None:
-            yield from layer_rule(layer, rate, delta)
+            yield from layer_rule(layer, rate, -delta)
 
 
 def whole_uses(heard: list[Call], prediction: Tensor) -> list[Call]:

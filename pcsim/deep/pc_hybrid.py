@@ -14,14 +14,8 @@ from torch.optim import Optimizer
 
 from pcsim.deep.grad_mode import recording
 from pcsim.deep.pc_chain import chain_of
-from pcsim.deep.pc_checks import (
-    check_together,
-    check_values,
-)
-from pcsim.deep.pc_clamp import (
-    Clamp,
-    predicted,
-)
+from pcsim.deep.pc_checks import check_together, check_values
+from pcsim.deep.pc_clamp import Clamp, predicted
 from pcsim.deep.pc_gradients import trainable
 from pcsim.deep.pc_inference import Inference, Settled, infer
 from pcsim.deep.pc_learning import apply, check_optimiser, learn
@@ -78,7 +72,7 @@ def reverse_chain(
 
 
 def guess(amortizer: PCNetwork, clamp: Clamp) -> States:
-    """Return what the amortizer expects of every node that the clamp does not hold.
+    """Return what the amortizer expects of every node that the clamp does not hold as a whole.
 
     Its inputs must be held as a whole. This alone is amortized inference.
     """
@@ -97,7 +91,7 @@ def guess(amortizer: PCNetwork, clamp: Clamp) -> States:
         for name in amortizer.nodes:
             mean = amortizer.nodes[name].energy.mean(predicted("guess", amortizer, name, states))
             states[name] = for_all(mean, n)
-    return {name: state for name, state in states.items() if name not in clamp}
+    return {name: v for name, v in states.items() if not isinstance(clamp.get(name), Tensor)}
 
 
 @recording()

@@ -61,7 +61,8 @@ class Settled:
     idle: tuple[str, ...] = ()
     """Nodes below which nothing was held: they rest on their prediction."""
     unseen: Mapping[str, Tensor] = field(default_factory=dict)
-    """`Masked` node below which nothing was held -> its free units, which rest so too."""
+    """Node -> units that rest so too: in an output held in part the others, and hidden units in the
+    examples below which nothing was held."""
 
 
 def infer(

@@ -11,17 +11,8 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from pcsim.deep.grad_mode import ordinary, recording
-from pcsim.deep.pc_checks import (
-    check_shape,
-    check_target,
-    check_together,
-    check_values,
-)
-from pcsim.deep.pc_clamp import (
-    Clamp,
-    pose,
-    predicted,
-)
+from pcsim.deep.pc_checks import check_shape, check_target, check_together, check_values
+from pcsim.deep.pc_clamp import Clamp, pose, predicted
 from pcsim.deep.pc_descent import AdamDescent, GradientDescent
 from pcsim.deep.pc_gradients import (
     Gradients,

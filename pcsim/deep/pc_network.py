@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, cast, final
 
 from torch import Tensor, nn
 
-from pcsim.deep.pc_energy import Energy, SquaredError, seen_energy
+from pcsim.deep.pc_energy import Energy, SquaredError
 from pcsim.messages import check_integer, refusal, unknown_name
 
 __all__ = ["Node", "PCNetwork", "Prior", "States", "for_all"]
@@ -168,22 +167,12 @@ class PCNetwork(nn.Module):
             for name, node in self.nodes.items()
         }
 
-    def energy(
-        self,
-        states: Mapping[str, Tensor],
-        *,
-        idle: Collection[str] = (),
-        unseen: Mapping[str, Tensor] = MappingProxyType({}),
-    ) -> Tensor:
-        """Return the energy of every example, (batch,).
-
-        Nodes named `idle` carry none, of nodes in `unseen` those units carry none where it is True.
-        """
+    def energy(self, states: Mapping[str, Tensor], *, idle: Collection[str] = ()) -> Tensor:
+        """Return the energy of every example, (batch,); nodes named `idle` carry none."""
         terms = []
         for name, node in self.nodes.items():
             if name not in idle:
-                state, prediction = states[name], self.predict(name, states)
-                terms.append(seen_energy(node.energy, state, prediction, unseen.get(name)))
+                terms.append(node.energy(states[name], self.predict(name, states)))
         if not terms:
             first = next(iter(states.values()))
             return first.new_zeros(len(first))

@@ -189,6 +189,7 @@ def matrix_of(curve: GeneralCurve) -> Tensor:
         constant={name: widen(value) for name, value in problem.constant.items()},
         start={name: widen(value) for name, value in problem.start.items()},
         network=seeing(problem.network, unseen),
+        nothing=widen(problem.nothing),
         unseen=unseen,
     )
     model = GeneralCurve(wide).quadratic(errors.expand(n, n).contiguous())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pcsim.deep.grad_mode import recording
-from pcsim.deep.pc_clamp import Clamp, split_clamp
+from pcsim.deep.pc_clamp import Clamp, seeing, split_clamp
 from pcsim.deep.pc_gradients import (
     entering,
     has_rule,
@@ -102,10 +102,12 @@ def proximal_step(
     softer = network.with_energy(last, network.nodes[last].energy.scaled(share))
     settled = infer(softer, clamp, method)
     with torch.no_grad():
-        energy = network.energy(settled.states, idle=settled.idle)
+        energy = seeing(network, settled.unseen).energy(settled.states, idle=settled.idle)
     factors = {name: 1.0 / precision_of(node) for name, node in network.nodes.items()}
     factors[last] = share * factors[last]
-    gradients = local_gradients(network, settled.states, factors=factors)
+    gradients = local_gradients(
+        network, settled.states, factors=factors, idle=settled.idle, unseen=settled.unseen
+    )
     sizes = parameter_norms(presynaptic_norms(network, settled.states), epsilon, average)
     normalised = {
         name: gradients[name] / sizes[id(parameter)]

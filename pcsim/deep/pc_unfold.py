@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pcsim.deep.pc_clamp import Problem
-from pcsim.deep.pc_energy import Energy, Seen, SquaredError
+from pcsim.deep.pc_energy import Energy, SquaredError, whole
 from pcsim.deep.pc_network import States
 from pcsim.messages import refusal
 
@@ -30,15 +30,15 @@ def coordinates(problem: Problem, states: Mapping[str, Tensor]) -> States:
 
 def check_difference(name: str, energy: Energy, like: Tensor) -> None:
     """Refuse, of a free node, an energy that looks at more than state minus prediction."""
-    whole = energy.energy if isinstance(energy, Seen) else energy
-    if isinstance(whole, SquaredError):
+    energy = whole(energy)
+    if isinstance(energy, SquaredError):
         return
     with torch.no_grad():
         error = torch.linspace(-1.0, 0.7, like[:1].numel()).view_as(like[:1]).to(like)
-        there = whole(error + 0.5, torch.full_like(error, 0.5))
-        same = torch.allclose(there, whole(error, torch.zeros_like(error)), rtol=1e-2)
+        there = energy(error + 0.5, torch.full_like(error, 0.5))
+        same = torch.allclose(there, energy(error, torch.zeros_like(error)), rtol=1e-2)
     if not same:
-        found = f"{name!r} with {type(whole).__name__}, which looks at more than the error,"
+        found = f"{name!r} with {type(energy).__name__}, which looks at more than the error,"
         advice = "Take GradientDescent or AdamDescent."
         raise ValueError(refusal("infer", found, "energies of state minus prediction", advice))
 
@@ -61,8 +61,7 @@ def unfolded_energy(
     problem: Problem, errors: Mapping[str, Tensor], states: States, predictions: States
 ) -> Tensor:
     """Return the energy of every example, (batch,); of free nodes straight from their errors."""
-    first = next(iter(states.values()))
-    total = first.new_zeros(len(first))
+    total = problem.nothing
     for name in problem.active:
         energy = problem.network.nodes[name].energy
         if name in errors and name not in problem.masked:

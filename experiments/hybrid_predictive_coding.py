@@ -211,7 +211,7 @@ def figures(run: Run) -> dict[str, Figure]:
         draw_accuracy(axes[0], whole, "all digits")
         draw_accuracy(axes[1], split, "digits 0-4, then 5-9")
         draw_steps(axes[2:], split)
-        axes[0].legend(loc="upper left")
+        axes[0].legend(loc="best")
         for ax in axes[1:]:
             ax.axvline(run.settings["switch"] + 0.5, color="black", linewidth=0.6, linestyle=":")
         for ax, letter in zip(axes, "abcd", strict=True):

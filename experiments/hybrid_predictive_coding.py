@@ -15,7 +15,8 @@ Adam corrects its bias; accuracy is over all test images. The amortized network 
 one trained alone on labels. At quick: the authors' local variant (20 iterations in training, 100 in
 tests), 2 seeds, 80 batches instead of 500 (split: 60 and 40 instead of 2000 and 1000), 128 test
 images instead of 10,000. So early no network has learned and 20 iterations never reach the
-threshold: quick shows that everything runs, and cannot decide any of the claims.
+threshold: quick shows that everything runs, and cannot decide any of the claims. Plain inference
+is their control: what its iterations do too is not due to the guess.
 """
 
 from __future__ import annotations

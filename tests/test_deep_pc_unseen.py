@@ -69,6 +69,15 @@ def test_unseen_units_are_as_if_the_network_had_no_such_output(method):
                 assert not slope[~seen].any()
 
 
+def compare_slopes(network, found, alone, share):
+    """Compare slopes of both rules with those of the labelled share of the examples alone."""
+    expected = energy_gradients(network, alone.states)
+    for rule in (energy_gradients, local_gradients):
+        slopes = rule(network, found.states, idle=found.idle, unseen=found.unseen)
+        for name, slope in slopes.items():
+            torch.testing.assert_close(slope, expected[name] * share)
+
+
 def classifier(output, n_out=5):
     """Return a network of two layers, tanh between, with this energy at its output."""
     body = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, n_out)).double()
@@ -115,11 +124,7 @@ def test_examples_without_labels_leave_those_with_labels_as_they_are_alone(metho
         torch.testing.assert_close(found.states[name][~known], forward[name].detach())
     torch.testing.assert_close(found.energy[known], alone.energy)
     assert not found.energy[~known].any()
-    expected = energy_gradients(network, alone.states)
-    for rule in (energy_gradients, local_gradients):
-        slopes = rule(network, found.states, idle=found.idle, unseen=found.unseen)
-        for name, slope in slopes.items():
-            torch.testing.assert_close(slope, expected[name] * 4 / 6)
+    compare_slopes(network, found, alone, 4 / 6)
 
 
 def test_a_hidden_precision_learns_from_labelled_examples_alone():
@@ -129,11 +134,7 @@ def test_a_hidden_precision_learns_from_labelled_examples_alone():
     known = torch.tensor([True, False, False, True, True, False])
     found = infer(network, {"input": x, "output": Masked(y, known[:, None])}, METHODS[2])
     alone = infer(network, {"input": x[known], "output": y[known]}, METHODS[2])
-    expected = energy_gradients(network, alone.states)
-    for rule in (energy_gradients, local_gradients):
-        slopes = rule(network, found.states, idle=found.idle, unseen=found.unseen)
-        for name, slope in slopes.items():
-            torch.testing.assert_close(slope, expected[name] * 3 / 6)
+    compare_slopes(network, found, alone, 3 / 6)
     nothing = {"input": x, "output": Masked(y, torch.zeros(1, dtype=torch.bool))}
     assert infer(network, nothing).idle == infer(network, {"input": x}).idle
 
@@ -357,11 +358,7 @@ def test_rules_agree_for_an_energy_of_ones_own_with_examples_unseen():
     found = infer(network, {"input": x, "output": Masked(y, ROWS)}, METHODS[0])
     alone = infer(network, {"input": x[ROWS[:, 0]], "output": y[ROWS[:, 0]]}, METHODS[0])
     torch.testing.assert_close(found.energy[ROWS[:, 0]], alone.energy)
-    expected = energy_gradients(network, alone.states)
-    for rule in (energy_gradients, local_gradients):
-        slopes = rule(network, found.states, idle=found.idle, unseen=found.unseen)
-        for name, slope in slopes.items():
-            torch.testing.assert_close(slope, expected[name] * 2 / 5)
+    compare_slopes(network, found, alone, 2 / 5)
 
 
 def test_hooks_that_are_not_odd_meet_the_slope_itself_under_both_rules():

@@ -27,7 +27,7 @@ from pcsim.deep.many_seeds import train_together
 from pcsim.deep.networks import FullyConnected
 from pcsim.deep.posteriors import MeanField
 from pcsim.deep.training import TrainingSettings, restore, train
-from pcsim.deep.training_step import binarised, dequantised, generator_for, shuffled
+from pcsim.deep.training_step import binarised, generator_for, shuffled
 
 SETTINGS = TrainingSettings(n_epochs=4, batch_size=16, learning_rate=3e-3)
 
@@ -291,26 +291,6 @@ def test_a_checkpoint_keeps_every_type_and_is_whole_or_not_there(tmp_path, refus
     with pytest.raises(TypeError, match="to_plain"):
         save_checkpoint(tmp_path / "one.safetensors", tensors, {"object": object()})
     assert (tmp_path / "one.safetensors").read_bytes() == before
-
-
-def test_noise_depends_on_its_entries_alone():
-    one, same, other = (
-        torch.randn(4, generator=generator_for("cpu", 3, *entries))
-        for entries in ((1, 2), (1, 2), (2, 1))
-    )
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-
-
-def test_prepared_batches_have_the_distribution_they_should(rng):
-    grey = torch.as_tensor(rng.integers(0, 256, size=(20_000,)) / 255.0)
-    generator = generator_for("cpu", int(rng.integers(1000)))
-    ones = binarised(torch.full((20_000,), 0.7), generator)
-    assert set(ones.unique().tolist()) == {0.0, 1.0}
-    assert abs(float(ones.mean()) - 0.7) < 4 * math.sqrt(0.21 / 20_000)
-    spread = dequantised(grey, generator) * 256 - grey * 255
-    assert 0 <= float(spread.min()) < float(spread.max()) <= 1 + 1e-9
-    assert abs(float(spread.mean()) - 0.5) < 4 * math.sqrt(1 / 12 / 20_000)
 
 
 @pytest.mark.parametrize("kind", ["direct", "iterative", "recurrent"])

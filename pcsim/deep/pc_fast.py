@@ -95,11 +95,12 @@ def has_numba() -> bool:
 class PlainTrainer:
     """Inference in a fixed number of plain steps and one step of weights, as fast as they come.
 
-    Layers, activations and hooks are looked at when the trainer is made: after replacing one, make
-    another trainer. Every call holds the input and the output, starts at the feedforward pass,
-    settles by `method` and moves weights and biases by `learning_rate` times weighted error times
-    presynaptic rate, averaged over the batch. Frozen parameters stay. Activities that run off (as
-    in `infer`) end in a RuntimeError and leave the weights as they were.
+    Layers, activations and hooks are looked at when the trainer is made, and what is written to a
+    precision through `.data` is not seen: make another trainer then. Every call holds the input and
+    the output, starts at the feedforward pass, settles by `method` and moves weights and biases by
+    `learning_rate` times weighted error times presynaptic rate, averaged over the batch. Frozen
+    parameters stay. Activities that run off (as in `infer`) end in a RuntimeError and leave the
+    weights as they were.
 
     Parameters
     ----------

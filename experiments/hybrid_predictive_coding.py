@@ -44,6 +44,7 @@ BATCH = 64
 HIGH, LOW = 0.97, 0.03
 THRESHOLD = 0.005
 NAMES = {"amortized": "hybrid", "random": "plain"}
+MOVES = ("fall during training", "rise at change")
 COLUMNS = "task,quantity,value,low,high,n_seeds,published,holds"
 
 
@@ -152,6 +153,11 @@ def collect(run: Run) -> None:
     for start in STARTS:
         for name, claimed in (("steps", True), ("first_energy", False)):
             rows += change_rows(split[name].sel(start=start), start, claimed, run.settings)
+    own, control = (changes(split["steps"].sel(start=start), run.settings) for start in STARTS)
+    for what in MOVES:
+        rows.append(
+            row("split", f"hybrid less plain iterations: {what}", own[what] - control[what])
+        )
     write_text(run.folder / "table.csv", "\n".join(rows) + "\n")
     for task, data in (("whole", whole), ("split", split)):
         with atomic_path(run.folder / f"{task}.nc") as part:
@@ -166,6 +172,18 @@ def change_rows(
     Published is what hybrid's iterations do; the energy where inference begins, which no limit of
     iterations cuts off, stands beside them.
     """
+    quantity = "iterations" if values.name == "steps" else "energy at the start (nats)"
+    name = f"{NAMES[start]} {quantity}"
+    claim = "above 0" if claimed and start == "amortized" else ""
+    return [
+        row("split", f"{name}: {what}", one, claim, sign=1) if what in MOVES
+        else row("split", f"{name} {what}", one)
+        for what, one in changes(values, settings).items()
+    ]  # fmt: skip
+
+
+def changes(values: xr.DataArray, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return means of a quantity (seed, batch) in windows, and how it moved between them."""
     switch, width = settings["switch"], settings["window"]
     windows = {
         "first": slice(1, width),
@@ -176,15 +194,8 @@ def change_rows(
         name: values.astype(float).sel(batch=window).mean("batch").to_numpy()
         for name, window in windows.items()
     }
-    quantity = "iterations" if values.name == "steps" else "energy at the start (nats)"
-    name = f"{NAMES[start]} {quantity}"
-    rows = [row("split", f"{name} {window}", one) for window, one in means.items()]
-    claim = "above 0" if claimed and start == "amortized" else ""
-    fall = means["first"] - means["before change"]
-    rise = means["after change"] - means["before change"]
-    rows.append(row("split", f"{name}: fall during training", fall, claim, sign=1))
-    rows.append(row("split", f"{name}: rise at change", rise, claim, sign=1))
-    return rows
+    first, before, after = means.values()
+    return means | dict(zip(MOVES, (first - before, after - before), strict=True))
 
 
 def row(task: str, quantity: str, values: Any, published: str = "", *, sign: int = 0) -> str:

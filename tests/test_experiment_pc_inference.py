@@ -227,6 +227,10 @@ def test_a_tiny_run_of_hybrid_predictive_coding(monkeypatch, tmp_path):
         "switch": 2, "after": 2, "every": 1, "window": 1,
     }  # fmt: skip
     table = run_twice(experiment, settings, tmp_path / "run")
-    assert len(table) == 5 + 2 * 2 * 5
+    assert len(table) == 5 + 2 * 2 * 5 + 2
+    value = {row["quantity"]: float(row["value"]) for row in table if row["task"] == "split"}
+    for what in ("fall during training", "rise at change"):
+        own, control = (value[f"{name} iterations: {what}"] for name in ("hybrid", "plain"))
+        assert value[f"hybrid less plain iterations: {what}"] == own - control
     rise = next(row for row in table if row["quantity"] == "hybrid iterations: rise at change")
     assert rise["published"] == "above 0"
